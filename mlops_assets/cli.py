@@ -1,0 +1,70 @@
+"""The ``mlops`` command: the state of the lineage, and the development servers."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated
+
+import typer
+
+from mlops_assets.artifacts import LineageError
+from mlops_assets.home import Home
+from mlops_assets.servers import run_servers
+from mlops_assets.state import read_state
+from mlops_assets.summary import print_summary
+
+app = typer.Typer(
+    help="The lineage of a self-hosted, fine-tuned language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """End a command with one sentence and exit code 1 instead of a stack trace."""
+
+    @wraps(command)
+    def wrapped(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except LineageError as error:
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+
+    return wrapped
+
+
+@app.callback()
+def about() -> None:
+    """The lineage of a self-hosted, fine-tuned language model."""
+
+
+@app.command()
+@plain_errors
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Show data, scores, decision and drift of the latest runs, and the champion."""
+    state = read_state(Home.from_environment())
+    if as_json:
+        json.dump(state.as_json(), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        print_summary(state)
+
+
+@app.command()
+@plain_errors
+def dev(
+    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+) -> None:
+    """Run the Dagster UI with its daemon, and the MLflow UI, on loopback until Ctrl-C."""
+    run_servers(Home.from_environment(), dagster_port, mlflow_port)
+
+
+def main() -> None:
+    """Entry point of the ``mlops`` command."""
+    app()

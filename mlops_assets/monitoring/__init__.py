@@ -1,0 +1,1 @@
+"""What production was asked, and whether it still resembles the training data."""

@@ -1,0 +1,1 @@
+"""The registry, and the decision what the champion is."""

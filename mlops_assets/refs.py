@@ -1,0 +1,247 @@
+"""The frozen types that cross stages, and how they are written as JSON.
+
+What one asset hands to the next is one of these, never a dict and never a pickle. Every
+``...Ref`` names an artifact; the bytes stay in the artifact store.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mlops_assets.artifacts import Artifact, LineageError, digest_json
+
+Message = Mapping[str, str]
+"""``{"role": ..., "content": ...}``, as in the OpenAI chat format."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One validated conversation; its last message is the answer to be learnt."""
+
+    id: str
+    timestamp: str
+    """ISO 8601 in UTC, or empty where the source has none."""
+    group: str
+    """Rows of one group (a customer) always stand in the same split."""
+    messages: tuple[Message, ...]
+    slices: Mapping[str, str]
+    """Value of each slicing dimension, such as ``{"channel": "email"}``."""
+    split: str | None = None
+    """``train`` or ``test`` where the source fixes it, else decided by the group's hash."""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation before the answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The reference answer: a JSON object with the fields of ``SplitsRef.labels``."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class PredictionRecord:
+    """One request that production answered; a line of a prediction log segment."""
+
+    id: str
+    timestamp: str
+    release: str
+    """Digest of the bundle that answered, or ``simulated``."""
+    messages: tuple[Message, ...]
+    output: str
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_jsonl(path: Path, items: Iterable[object]) -> int:
+    """Write dataclasses as JSON lines; returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as stream:
+        for item in items:
+            stream.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")  # type: ignore[call-overload]
+            count += 1
+    return count
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a split or of ``rows.jsonl``."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            yield Row(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class RawDatasetRef:
+    """A version of the source data, where it was found."""
+
+    version: str
+    """DVC's hash: md5 of the file, or of the directory listing with suffix ``.dir``."""
+    path: str
+    """Absolute path of the file or directory."""
+    committed: bool
+    """Whether the DVC lock file or pointer names this very hash."""
+    files: Mapping[str, int]
+    """Size in bytes of each file, by path relative to ``path`` (or its own name)."""
+
+
+@dataclass(frozen=True)
+class ValidatedRef:
+    """Rows that passed (``rows.jsonl``) and rows that did not (``quarantine.jsonl``)."""
+
+    artifact: Artifact
+    dataset: str
+    rows_in: int
+    rows: int
+    quarantined: Mapping[str, int]
+    """Rows by reason; ``rows_in == rows + sum(quarantined.values())``."""
+
+
+@dataclass(frozen=True)
+class SplitsRef:
+    """``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` in the form of ``Row``."""
+
+    artifact: Artifact
+    dataset: str
+    rows: Mapping[str, int]
+    labels: Mapping[str, tuple[str, ...]]
+    """The vocabulary of each field of the answer, in the order the answer writes them."""
+
+
+@dataclass(frozen=True)
+class BaseModelRef:
+    """A causal language model with tokenizer and chat template, safetensors only."""
+
+    artifact: Artifact
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """A PEFT adapter over one base model."""
+
+    artifact: Artifact
+    base: Artifact
+    dataset: str
+    mlflow_run: str
+    dagster_run: str
+    """The runs that trained it, which may be earlier than the one that asked for it."""
+
+
+@dataclass(frozen=True)
+class ReleaseBundle:
+    """What is approved, served and rolled back. Any changed byte is another bundle."""
+
+    base: Artifact
+    adapter: Artifact
+    chat_template: str
+    """SHA-256 of the tokenizer and chat template files."""
+    prompt: str
+    """SHA-256 of the system prompt, empty prompt included."""
+    generation: Mapping[str, Any]
+    dataset: str
+
+    @property
+    def digest(self) -> str:
+        """The bundle's name: 64 hex digits."""
+        return digest_json(
+            {
+                "base": self.base.digest,
+                "adapter": self.adapter.digest,
+                "chat_template": self.chat_template,
+                "prompt": self.prompt,
+                "generation": dict(self.generation),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class EvalReportRef:
+    """``report.json``, ``report.html`` and the predictions behind them."""
+
+    artifact: Artifact
+    bundle: ReleaseBundle
+    """The candidate that was measured."""
+    champion: str | None
+    """Digest of the bundle it was compared with, if there was one."""
+
+
+@dataclass(frozen=True)
+class RegisteredModelRef:
+    """A version in the MLflow registry."""
+
+    name: str
+    version: int
+    bundle: ReleaseBundle
+    report: Artifact
+
+
+@dataclass(frozen=True)
+class DecisionRef:
+    """What the decision ledger says of a candidate."""
+
+    entry: int
+    """The ledger row's number, from 1."""
+    outcome: str
+    """``promoted``, ``kept`` or ``no_verdict``."""
+    reason: str
+    version: int
+    bundle: str
+
+
+@dataclass(frozen=True)
+class PredictionLogRef:
+    """``records.jsonl``: production records, the torn and unreadable ones left out."""
+
+    artifact: Artifact
+    records: int
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class DriftReportRef:
+    """``drift.json`` and ``drift.html``."""
+
+    artifact: Artifact
+    verdict: str
+    """``drift``, ``no_drift`` or ``no_verdict`` (too few records, or a value missing)."""
+    columns: tuple[str, ...]
+    """The columns that drifted."""
+    records: int
+
+
+Ref = (
+    RawDatasetRef
+    | ValidatedRef
+    | SplitsRef
+    | BaseModelRef
+    | AdapterRef
+    | EvalReportRef
+    | RegisteredModelRef
+    | DecisionRef
+    | PredictionLogRef
+    | DriftReportRef
+)
+_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Ref.__args__}
+
+
+def dump_ref(ref: Ref) -> bytes:
+    """JSON of a ref with its type's name."""
+    return json.dumps({"type": type(ref).__name__} | asdict(ref), indent=1).encode()
+
+
+def load_ref(data: bytes) -> Ref:
+    """The inverse of ``dump_ref``. Raises LineageError for anything else."""
+    try:
+        fields = json.loads(data)
+        kind = _TYPES[fields.pop("type")]
+        ref: Ref = TypeAdapter(kind).validate_python(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise LineageError(
+            "A stored asset reference cannot be read.", "Materialise the asset again."
+        ) from error
+    return ref

@@ -1,0 +1,227 @@
+"""What the assets stand on: the workspace on disk, MLflow tracking, refs as JSON, alerts.
+
+Everything lies under ``MLOPS_HOME`` (default ``.mlops``) unless an environment variable
+names a service: ``MLFLOW_TRACKING_URI``, ``MLOPS_LEDGER_URL``, ``MLOPS_ALERT_WEBHOOK``.
+Setting a resource up does no work, because Dagster does it in more processes than one.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import requests
+from pydantic import BaseModel, Field
+
+from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.home import Home, run_lock, translate_disk_full
+from mlops_assets.profiles import check_settings
+from mlops_assets.refs import Ref, dump_ref, load_ref
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "mlops-assets"
+
+
+class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The state on disk, and the frame in which every asset's work runs."""
+
+    @property
+    def home(self) -> Home:
+        """Where things lie."""
+        return Home.from_environment()
+
+    @contextmanager
+    def stage(self, context: dg.AssetExecutionContext) -> Iterator[ArtifactStore]:
+        """Hold the run lock, yield the store, and turn expected errors into a ``Failure``."""
+        home = self.home
+        try:
+            with translate_disk_full(home.root), _forwarded_logs(context):
+                if run_lock.hold(home, context.run_id):
+                    check_settings(context.run.run_config, _settings_in(context))
+                yield home.store
+        except LineageError as error:
+            fail_mlflow_run(home, context.run_id)
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except Exception:
+            fail_mlflow_run(home, context.run_id)
+            raise
+
+
+def settings_of(assets: Iterable[dg.AssetsDefinition]) -> dict[str, type[BaseModel]]:
+    """The settings class of each asset that takes any, by asset name."""
+    found = {asset.key.path[-1]: _settings_class(asset.op) for asset in assets}
+    return {name: settings for name, settings in found.items() if settings is not None}
+
+
+def _settings_in(context: dg.AssetExecutionContext) -> dict[str, type[BaseModel]]:
+    found = {node.name: _settings_class(node.definition) for node in context.job_def.nodes}
+    return {name: settings for name, settings in found.items() if settings is not None}
+
+
+def _settings_class(op: Any) -> type[BaseModel] | None:
+    compute = getattr(op, "compute_fn", None)
+    if compute is None or not compute.has_config_arg():
+        return None
+    settings: type[BaseModel] = compute.get_config_arg().annotation
+    return settings
+
+
+@contextmanager
+def _forwarded_logs(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Send what the stages log to Dagster, which shows it in the UI and on the console."""
+    ours = logging.getLogger("mlops_assets")
+    handler = _Forward(context.log)
+    level, propagate = ours.level, ours.propagate
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+        ours.propagate = propagate
+
+
+class _Forward(logging.Handler):
+    def __init__(self, target: logging.Logger) -> None:
+        super().__init__()
+        self.target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.target.log(record.levelno, record.getMessage())
+
+
+class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """MLflow, attached through dagster-mlflow: one MLflow run for each Dagster run."""
+
+    experiment: str = Field(default=EXPERIMENT, min_length=1, description="MLflow experiment name.")
+
+    @contextmanager
+    def attach(self, context: dg.AssetExecutionContext) -> Iterator[str]:
+        """Make the MLflow run of this Dagster run the active one; yields its id.
+
+        It ends FINISHED, or FAILED when the block raises or another step has failed.
+        """
+        import mlflow
+
+        home = Home.from_environment()
+        with _mlflow_reachable(home):
+            _prepare_experiment(home, self.experiment)
+            run_id = self._start(context, home)
+        status = "FAILED"
+        try:
+            yield run_id
+            status = "FINISHED"
+        finally:
+            mlflow.end_run(status=status)
+
+    def _start(self, context: dg.AssetExecutionContext, home: Home) -> str:
+        from dagster_mlflow.resources import MlFlow
+
+        # dagster-mlflow's resource starts a run as soon as it is initialised. Built here it
+        # starts one only when a stage has something to log, and MLflow is imported only then.
+        attached = MlFlow(
+            SimpleNamespace(
+                log=context.log,
+                dagster_run=context.run,
+                run_id=context.run_id,
+                resource_config={
+                    "experiment_name": self.experiment,
+                    "mlflow_tracking_uri": home.mlflow_uri,
+                    "env": {},
+                    "extra_tags": {"dagster_job": context.job_name},
+                },
+            )
+        )
+        run: Any = attached.active_run()
+        return str(run.info.run_id)
+
+
+@contextmanager
+def _mlflow_reachable(home: Home) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise LineageError(
+            f"MLflow at {home.mlflow_label} cannot be used ({type(error).__name__}).",
+            "Check MLFLOW_TRACKING_URI and that its server runs, then run again.",
+        ) from error
+
+
+def _prepare_experiment(home: Home, name: str) -> None:
+    """Create the experiment with its artifacts under ``MLOPS_HOME``, not in the work folder."""
+    import mlflow
+
+    mlflow.set_tracking_uri(home.mlflow_uri)
+    if mlflow.get_experiment_by_name(name) is None:
+        location = home.mlflow_artifacts.as_uri() if home.mlflow_is_local else None
+        mlflow.create_experiment(name, artifact_location=location)
+
+
+def fail_mlflow_run(home: Home, dagster_run_id: str) -> None:
+    """Set the MLflow run of a failed Dagster run to FAILED, if it has one.
+
+    dagster-mlflow leaves it FINISHED or RUNNING. A failure of MLflow itself is logged only:
+    it must not hide the error that brought us here.
+    """
+    if home.mlflow_is_local and not home.mlflow_database.exists():
+        return
+    try:
+        import mlflow
+
+        client = mlflow.MlflowClient(home.mlflow_uri)
+        experiments = [item.experiment_id for item in client.search_experiments()]
+        tagged = client.search_runs(experiments, f"tags.dagster_run_id = '{dagster_run_id}'")
+        for run in tagged:
+            client.set_terminated(run.info.run_id, status="FAILED")
+    except Exception:
+        logger.warning("could not set the MLflow run's status to FAILED", exc_info=True)
+
+
+class RefIOManager(dg.ConfigurableIOManager):
+    """Stores what assets return as JSON: once for each run, and the latest."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Ref) -> None:
+        home = Home.from_environment()
+        home.write_ref(context.asset_key.path[-1], context.run_id, dump_ref(obj))
+
+    def load_input(self, context: dg.InputContext) -> Ref:
+        # A run reads what it wrote itself, also while another run moves the latest.
+        run_id = context.step_context.run_id
+        asset = context.asset_key.path[-1]
+        return load_ref(Home.from_environment().read_ref(asset, run_id))
+
+
+class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Messages to people, through a Slack-compatible webhook when one is configured."""
+
+    timeout: float = Field(
+        default=10.0, gt=0, le=60, description="Seconds to wait for the webhook."
+    )
+
+    def send(self, text: str) -> None:
+        """Log ``text`` and post it. An unreachable webhook is logged, never raised."""
+        logger.warning("alert: %s", text)
+        url = os.environ.get("MLOPS_ALERT_WEBHOOK")
+        if not url:
+            return
+        try:
+            requests.post(url, json={"text": text}, timeout=self.timeout).raise_for_status()
+        except requests.RequestException as error:
+            # The URL is a secret: say what went wrong, not where.
+            logger.error("the alert webhook did not take the message: %s", type(error).__name__)
+
+
+RESOURCES: dict[str, Any] = {
+    "workspace": Workspace(),
+    "tracking": Tracking(),
+    "io_manager": RefIOManager(),
+    "alerts": Alerts(),
+}

@@ -1,0 +1,126 @@
+"""The state of a home, gathered from refs, reports and ledger: what ``mlops status`` shows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.home import Home
+from mlops_assets.ledger import LedgerEntry
+from mlops_assets.refs import (
+    DecisionRef,
+    DriftReportRef,
+    EvalReportRef,
+    RegisteredModelRef,
+    ReleaseBundle,
+    SplitsRef,
+    ValidatedRef,
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """The latest product of every stage; None before its first run."""
+
+    home: Home
+    validated: ValidatedRef | None
+    splits: SplitsRef | None
+    evaluated: EvalReportRef | None
+    report: Mapping[str, Any] | None
+    """``report.json``, read after its digests were verified."""
+    registered: RegisteredModelRef | None
+    decision: DecisionRef | None
+    drift: DriftReportRef | None
+    champion: LedgerEntry | None
+    ledger_entries: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The machine's view; the keys are a contract (see docs/status.md)."""
+        return {
+            "champion": self.champion and _champion(self.champion),
+            "candidate": self.registered and _candidate(self.registered),
+            "last_report": self.report and self._last_report(self.report),
+            "quarantine": self.validated and _quarantine(self.validated),
+            "drift": self.drift and _drift(self.drift),
+            "ledger_entries": self.ledger_entries,
+        }
+
+    def _last_report(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        shown = ("exact_match", "valid_json", "items", "slices", "fields", "candidate", "champion")
+        return {key: report.get(key) for key in shown} | {"path": str(self.report_page)}
+
+    @property
+    def report_page(self) -> Path | None:
+        """The eval report's HTML page."""
+        return self._directory(self.evaluated) / "report.html" if self.evaluated else None
+
+    @property
+    def drift_page(self) -> Path | None:
+        """Evidently's HTML page, which is missing where there were too few records."""
+        page = self._directory(self.drift) / "drift.html" if self.drift else None
+        return page if page and page.is_file() else None
+
+    @property
+    def quarantine_file(self) -> Path | None:
+        """The rows that were refused, with line and reason."""
+        return self._directory(self.validated) / "quarantine.jsonl" if self.validated else None
+
+    def _directory(self, ref: EvalReportRef | DriftReportRef | ValidatedRef) -> Path:
+        return self.home.store.root / ref.artifact.kind / ref.artifact.key
+
+
+def read_state(home: Home) -> State:
+    """Gather the state. Raises LineageError when a report was changed after it was written."""
+    evaluated = _latest(home, "eval_report", EvalReportRef)
+    entries = home.ledger.entries()
+    return State(
+        home=home,
+        validated=_latest(home, "validated_dataset", ValidatedRef),
+        splits=_latest(home, "dataset_splits", SplitsRef),
+        evaluated=evaluated,
+        report=evaluated and _read_report(home, evaluated),
+        registered=_latest(home, "registered_model", RegisteredModelRef),
+        decision=_latest(home, "promotion_decision", DecisionRef),
+        drift=_latest(home, "drift_report", DriftReportRef),
+        champion=home.ledger.champion(),
+        ledger_entries=len(entries),
+    )
+
+
+def _latest(home: Home, asset: str, kind: type[Any]) -> Any:
+    ref = home.latest(asset)
+    return ref if isinstance(ref, kind) else None
+
+
+def _read_report(home: Home, ref: EvalReportRef) -> Mapping[str, Any]:
+    page = home.store.path(ref.artifact) / "report.json"
+    report: Mapping[str, Any] = json.loads(page.read_bytes())
+    return report
+
+
+def _release(version: int, bundle: ReleaseBundle) -> dict[str, Any]:
+    return {
+        "version": version,
+        "bundle": bundle.digest,
+        "adapter": bundle.adapter.digest,
+        "dataset": bundle.dataset,
+    }
+
+
+def _champion(entry: LedgerEntry) -> dict[str, Any]:
+    release = _release(entry.decision.version, entry.decision.bundle)
+    return release | {"since": entry.at, "ledger_entry": entry.entry}
+
+
+def _candidate(ref: RegisteredModelRef) -> dict[str, Any]:
+    return _release(ref.version, ref.bundle)
+
+
+def _quarantine(ref: ValidatedRef) -> dict[str, Any]:
+    total = sum(ref.quarantined.values())
+    return {"total": total, "by_reason": dict(ref.quarantined), "rows_in": ref.rows_in}
+
+
+def _drift(ref: DriftReportRef) -> dict[str, Any]:
+    return {"verdict": ref.verdict, "columns": list(ref.columns), "records": ref.records}
