@@ -123,6 +123,12 @@ class RunLock:
         self._held[home.root] = (run_id, _lock(home.root / "run.lock", run_id))
         return True
 
+    def release(self) -> None:
+        """Let go of every lock that this process holds."""
+        for _, stream in self._held.values():
+            stream.close()
+        self._held.clear()
+
 
 run_lock = RunLock()
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from pydantic import BaseModel
 
 from mlops_assets.home import Home
-from mlops_assets.profiles import restrict
-from mlops_assets.resources import Alerts, fail_mlflow_run
+from mlops_assets.profiles import check_settings, restrict
+from mlops_assets.resources import Alerts, fail_mlflow_run, settings_of
 
 JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "lineage": (
@@ -28,27 +29,47 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "monitor": ("Read production's records and report drift.", ("monitoring",)),
 }
 
+WHOLE = "lineage"
 DAILY = {"evaluate": "0 3 * * *", "monitor": "0 4 * * *"}
 
 
-def make_jobs(
-    assets: Sequence[dg.AssetsDefinition], profile: Mapping[str, Any]
-) -> list[Any]:  # Dagster does not export the type of an unresolved job
-    """One job for each name in ``JOBS``, with the profile's settings of its own assets."""
-    groups = {
-        key.path[-1]: group for item in assets for key, group in item.group_names_by_key.items()
-    }
+def make_jobs(assets: Sequence[dg.AssetsDefinition], profile: Mapping[str, Any]) -> list[Any]:
+    """One job for each name in ``JOBS``; the profile gives the default settings.
+
+    ``lineage`` holds every asset, so its settings are a profile as it stands, and the UI's
+    launchpad knows their schema. The other jobs take a whole profile too, and use of it what
+    is theirs.
+    """
+    specs = settings_of(assets)
     return [
         dg.define_asset_job(
             name,
-            selection=dg.AssetSelection.groups(*selected),
+            selection=dg.AssetSelection.groups(*groups),
             description=description,
-            config=restrict(
-                profile, [asset for asset, group in groups.items() if group in selected]
-            ),
+            config=dict(profile) if name == WHOLE else _part_of(profile, assets, groups, specs),
         )
-        for name, (description, selected) in JOBS.items()
+        for name, (description, groups) in JOBS.items()
     ]
+
+
+def _part_of(
+    profile: Mapping[str, Any],
+    assets: Sequence[dg.AssetsDefinition],
+    groups: Sequence[str],
+    specs: Mapping[str, type[BaseModel]],
+) -> dg.ConfigMapping:
+    chosen = [
+        key.path[-1]
+        for asset in assets
+        for key, group in asset.group_names_by_key.items()
+        if group in groups
+    ]
+
+    def choose(given: Mapping[str, Any]) -> dict[str, Any]:
+        check_settings(given, specs)
+        return restrict(given or profile, chosen)
+
+    return dg.ConfigMapping(config_fn=choose, config_schema=dict)
 
 
 SCHEDULES = [

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.home import Home, run_lock, translate_disk_full
-from mlops_assets.profiles import check_settings
+from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.refs import Ref, dump_ref, load_ref
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             with translate_disk_full(home.root), _forwarded_logs(context):
                 if run_lock.hold(home, context.run_id):
-                    check_settings(context.run.run_config, _settings_in(context))
+                    _check_settings(context)
                 yield home.store
         except LineageError as error:
             fail_mlflow_run(home, context.run_id)
@@ -57,9 +57,11 @@ def settings_of(assets: Iterable[dg.AssetsDefinition]) -> dict[str, type[BaseMod
     return {name: settings for name, settings in found.items() if settings is not None}
 
 
-def _settings_in(context: dg.AssetExecutionContext) -> dict[str, type[BaseModel]]:
+def _check_settings(context: dg.AssetExecutionContext) -> None:
+    """Find every bad setting before the run's first piece of work."""
     found = {node.name: _settings_class(node.definition) for node in context.job_def.nodes}
-    return {name: settings for name, settings in found.items() if settings is not None}
+    specs = {name: settings for name, settings in found.items() if settings is not None}
+    check_settings(restrict(context.run.run_config, found), specs)
 
 
 def _settings_class(op: Any) -> type[BaseModel] | None:

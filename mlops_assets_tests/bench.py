@@ -1,0 +1,83 @@
+"""The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
+
+python -m mlops_assets_tests.bench [banking77] [reuse] [loading]
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlops_assets_tests.commands import execute_job, run_command
+
+ROUNDS = 5
+
+
+def banking77() -> None:
+    """The lineage on Banking77, cold, beside the TF-IDF baseline on the same rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        run = execute_job("lineage", home=home, MLOPS_PROFILE="banking77")
+        if run.code != 0:
+            sys.exit(f"Banking77 did not run:\n{run.output}")
+        report = run_command("mlops", "status", "--json", home=home).json["last_report"]
+    print(f"\nBanking77, {report['items']} test rows, whole lineage cold: {run.seconds:.0f} s\n")
+    print("| model | exact match | of TF-IDF |\n|---|---|---|")
+    scores: dict[str, Any] = report["exact_match"]
+    for name in ("majority", "base", "tuned", "tfidf"):
+        print(f"| {name} | {scores[name]:.4f} | {scores[name] / scores['tfidf']:.2f} |")
+
+
+def reuse() -> None:
+    """The default lineage again with nothing changed, beside its first run."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        runs = [execute_job("lineage", home=home) for _ in range(4)]
+    if any(run.code for run in runs):
+        sys.exit(next(run.output for run in runs if run.code))
+    again = statistics.median(run.seconds for run in runs[1:])
+    print("\n| default lineage | seconds | of the first |\n|---|---|---|")
+    print(f"| first run | {runs[0].seconds:.1f} | 1 |")
+    print(f"| again, median of 3 | {again:.1f} | {again / runs[0].seconds:.2f} |")
+
+
+def loading() -> None:
+    """Importing the definitions in a new process, beside importing Dagster alone."""
+    ours, peer = [], []
+    for _ in range(ROUNDS + 1):
+        peer.append(_import_seconds("dagster"))
+        ours.append(_import_seconds("mlops_assets.definitions"))
+    mine, theirs = statistics.median(ours[1:]), statistics.median(peer[1:])
+    print("\n| import in a new process | seconds (median of 5) | of dagster |\n|---|---|---|")
+    print(f"| dagster | {theirs:.2f} | 1 |")
+    print(f"| mlops_assets.definitions | {mine:.2f} | {mine / theirs:.2f} |")
+
+
+def _import_seconds(module: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - started
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "loading": loading,
+    "reuse": reuse,
+    "banking77": banking77,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all of them."""
+    if unknown := set(names) - set(BENCHMARKS):
+        sys.exit(f"No benchmark {json.dumps(sorted(unknown))}; there are {', '.join(BENCHMARKS)}.")
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
