@@ -9,6 +9,7 @@ run) all read it. SQLite by default, any SQLAlchemy URL (Postgres) by configurat
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +35,11 @@ _decisions = sa.Table(
     sa.Column("bundle_digest", sa.String, nullable=False),
     sa.Column("bundle", sa.Text, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
+    # The promotion that a promotion replaces, 0 for a model's first. Two processes that
+    # decide at the same time cannot both replace the same champion: the database refuses
+    # the second.
+    sa.Column("replaces", sa.Integer, nullable=True),
+    sa.UniqueConstraint("model", "replaces"),
 )
 
 
@@ -48,6 +54,8 @@ class Decision:
     version: int
     bundle: ReleaseBundle
     evidence: dict[str, Any]
+    replaces: int | None = None
+    """Entry of the champion that a promotion replaces, 0 without any; None if not promoted."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,20 @@ class Ledger:
     """Append and replay decisions. Errors of the database are LineageErrors that name it."""
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
+        try:
+            # Every reader makes its own ledger for a moment: keep no connection open.
+            self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise LineageError(
+                f"The decision ledger's URL cannot be used ({type(error).__name__}).",
+                "Correct MLOPS_LEDGER_URL and install its driver (extra `postgres`).",
+            ) from None
 
     def append(self, decision: Decision) -> LedgerEntry:
-        """Append ``decision``; where its key is already in the ledger, return that row."""
+        """Append ``decision``; where its key is already in the ledger, return that row.
+
+        Raises LineageError when the champion that it replaces was replaced meanwhile.
+        """
         values = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "key": decision.key,
@@ -77,16 +95,27 @@ class Ledger:
             "bundle_digest": decision.bundle.digest,
             "bundle": json.dumps(asdict(decision.bundle)),
             "evidence": canonical_json(decision.evidence).decode(),
+            "replaces": decision.replaces,
         }
         try:
+            self._make_private()
             with self._engine.begin() as connection:
                 _metadata.create_all(connection)
                 connection.execute(_decisions.insert().values(**values))
         except sa.exc.IntegrityError:
-            pass  # the same decision was written before
-        except sa.exc.SQLAlchemyError as error:
+            pass  # the same decision was written before, or another one came first
+        except (sa.exc.SQLAlchemyError, OSError) as error:
             raise self._unreachable(error) from error
-        return next(row for row in self.entries() if row.decision.key == decision.key)
+        if (entry := self.find(decision.key)) is None:
+            raise LineageError(
+                f"The champion of {decision.model} changed while this candidate was judged.",
+                "Run again: the evaluation will compare with the new champion.",
+            )
+        return entry
+
+    def find(self, key: str) -> LedgerEntry | None:
+        """The row with this key, or None."""
+        return next((row for row in self.entries() if row.decision.key == key), None)
 
     def entries(self) -> list[LedgerEntry]:
         """Every row, oldest first."""
@@ -99,10 +128,26 @@ class Ledger:
         except sa.exc.SQLAlchemyError as error:
             raise self._unreachable(error) from error
 
-    def champion(self) -> LedgerEntry | None:
-        """The last promotion, which is the release in force."""
-        promoted = [row for row in self.entries() if row.decision.outcome == PROMOTED]
+    def champion(self, model: str | None = None) -> LedgerEntry | None:
+        """The last promotion, of ``model`` or of any: the release in force."""
+        promoted = self.promotions(model)
         return promoted[-1] if promoted else None
+
+    def promotions(self, model: str | None = None) -> list[LedgerEntry]:
+        """Every promotion, of ``model`` or of any, oldest first."""
+        return [
+            row
+            for row in self.entries()
+            if row.decision.outcome == PROMOTED and model in (None, row.decision.model)
+        ]
+
+    def _make_private(self) -> None:
+        """An SQLite ledger is created readable and writable by its owner alone."""
+        file = self._engine.url.database
+        if self._engine.dialect.name == "sqlite" and file not in (None, "", ":memory:"):
+            path = Path(file)
+            path.touch(mode=0o600)
+            path.chmod(0o600)
 
     def _unreachable(self, error: Exception) -> LineageError:
         # The URL may carry a password: SQLAlchemy's rendering hides it, the error's may not.
@@ -122,5 +167,6 @@ def _entry(row: Any) -> LedgerEntry:
         row.version,
         bundle,
         json.loads(row.evidence),
+        row.replaces,
     )
     return LedgerEntry(row.entry, row.at, decision)

@@ -1,0 +1,181 @@
+"""The stage's assets: production's records, and their distance from the training split."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import mlops_assets
+from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.home import Home
+from mlops_assets.monitoring import drift, prediction_log
+from mlops_assets.monitoring.cooldown import RetrainPolicy, why_not
+from mlops_assets.monitoring.drift_page import shown
+from mlops_assets.profiles import asset_config
+from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef
+from mlops_assets.resources import Workspace
+
+OWNERS = ["team:ml-platform"]
+PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
+
+
+class PredictionLogConfig(prediction_log.PredictionLogSpec, dg.Config):
+    """Settings of the prediction log."""
+
+
+class DriftConfig(drift.DriftSpec, RetrainPolicy, dg.Config):
+    """Settings of the drift report, and bounds on the retrainings that it may start."""
+
+
+@dg.asset(
+    name="prediction_log",
+    group_name="monitoring",
+    kinds={"jsonlines"},
+    owners=OWNERS,
+    code_version=prediction_log.CODE_VERSION,
+    deps=["raw_dataset"],
+)
+def prediction_log_asset(
+    context: dg.AssetExecutionContext, config: PredictionLogConfig, workspace: Workspace
+) -> dg.MaterializeResult[PredictionLogRef]:
+    """What production was asked and what it answered.
+
+    The JSONL segments of a directory, read up to the size they have now. Torn and unreadable
+    lines are left out and counted by reason; an empty log is healthy. It stands after
+    `raw_dataset` only because the samples that we ship are built with the data.
+    """
+    with workspace.stage(context) as store:
+        ref = prediction_log.collect(store, config, PROJECT)
+        path = store.path(ref.artifact)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata=_log_metadata(ref, path, config.directory),
+    )
+
+
+@dg.asset(
+    group_name="monitoring",
+    kinds={"evidently"},
+    owners=OWNERS,
+    code_version=drift.CODE_VERSION,
+)
+def drift_report(
+    context: dg.AssetExecutionContext,
+    config: DriftConfig,
+    workspace: Workspace,
+    dataset_splits: SplitsRef,
+    prediction_log: PredictionLogRef,
+) -> dg.MaterializeResult[DriftReportRef]:
+    """Whether production still resembles the training data.
+
+    Compares lengths, vocabulary, slices and the class mix of the answers with the train
+    split. A column has drifted when its effect size reaches the threshold and its
+    significance survives correction across the columns. Too few records give no verdict.
+    """
+    with workspace.stage(context) as store:
+        ref = drift.report_drift(store, dataset_splits, prediction_log, config)
+        metadata = _drift_metadata(store, ref)
+    return dg.MaterializeResult(
+        value=ref, data_version=dg.DataVersion(ref.artifact.digest), metadata=metadata
+    )
+
+
+def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str, Any]:
+    summary = ref.artifact.summary
+    skipped = [
+        dg.TableRecord({"reason": reason, "lines": lines})
+        for reason, lines in summary["skipped"].items()
+    ]
+    return {
+        "dagster/row_count": ref.records,
+        "skipped": dg.MetadataValue.table(
+            skipped, schema=_schema(("reason", "string"), ("lines", "int"))
+        ),
+        "skipped_lines": ref.unreadable,
+        "segments": summary["segments"],
+        "period": " to ".join(summary[end] or "-" for end in ("first", "last")),
+        "releases": dg.MetadataValue.json(summary["releases"]),
+        "directory": directory,
+        "records": dg.MetadataValue.path(str(path / prediction_log.RECORDS)),
+        "from_store": bool(ref.artifact.reused),
+    }
+
+
+def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]:
+    path = store.path(ref.artifact)
+    report = json.loads((path / drift.REPORT).read_bytes())
+    picture = base64.b64encode((path / drift.PLOT).read_bytes()).decode()
+    return {
+        "verdict": ref.verdict,
+        "reason": report["reason"],
+        "columns": _columns_table(report["columns"]),
+        "effects": dg.MetadataValue.md(
+            f"![effect of each column](data:image/png;base64,{picture})"
+        ),
+        "report": dg.MetadataValue.url((path / drift.PAGE).as_uri()),
+        "json": dg.MetadataValue.path(str(path / drift.REPORT)),
+        "records": ref.records,
+        "from_store": bool(ref.artifact.reused),
+    }
+
+
+def _columns_table(columns: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord(
+            {
+                "column": name,
+                "kind": values["kind"],
+                "effect": shown(values["effect"]),
+                "p corrected": shown(values["p_corrected"]),
+                "psi": shown(values["psi"]),
+                "drifted": values["drifted"],
+            }
+        )
+        for name, values in columns.items()
+    ]
+    text = [(name, "string") for name in ("column", "kind", "effect", "p corrected", "psi")]
+    return dg.MetadataValue.table(records, schema=_schema(*text, ("drifted", "bool")))
+
+
+def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
+
+
+@dg.sensor(
+    job_name="retrain",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `retrain` on a drift verdict, within cooldown, sample and daily cap.",
+)
+def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Reads the latest drift report; drift starts a retraining, it never promotes."""
+    report = Home.from_environment().latest("drift_report")
+    if not isinstance(report, DriftReportRef):
+        return dg.SkipReason("There is no drift report yet: run the job `monitor`.")
+    now = datetime.now(UTC)
+    settings = DriftConfig(**asset_config("drift_report"))
+    if reason := why_not(settings, report, _retrains(context.instance, now), now):
+        return dg.SkipReason(f"No retraining: {reason}.")
+    columns = ", ".join(report.columns)
+    reason = f"drift in {columns} over {report.records} records"
+    return dg.RunRequest(
+        run_key=f"drift:{report.artifact.key}",
+        tags={"mlops/trigger": "drift", "mlops/reason": reason},
+    )
+
+
+def _retrains(instance: dg.DagsterInstance, now: datetime) -> list[datetime]:
+    """When drift started a retraining, as far back as the longest cooldown reaches."""
+    ours = dg.RunsFilter(
+        job_name="retrain",
+        tags={"mlops/trigger": "drift"},
+        created_after=now - timedelta(days=90),
+    )
+    return [record.create_timestamp for record in instance.get_run_records(ours)]
+
+
+defs = dg.Definitions(assets=[prediction_log_asset, drift_report], sensors=[drift_sensor])

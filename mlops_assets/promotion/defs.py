@@ -1,0 +1,183 @@
+"""The stage's assets: the registered version, and the decision what the champion is."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field
+
+import mlops_assets
+from mlops_assets.artifacts import Artifact, ArtifactStore, digest_json
+from mlops_assets.home import Home
+from mlops_assets.ledger import LedgerEntry
+from mlops_assets.promotion import decision, package, policy, registry
+from mlops_assets.promotion.provenance import find_provenance
+from mlops_assets.promotion.version_tags import VersionTags, make_tags
+from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, RegisteredModelRef
+from mlops_assets.resources import Tracking, Workspace
+
+OWNERS = ["team:ml-platform"]
+PACKAGE = Path(mlops_assets.__file__).resolve().parent
+
+
+class RegistrySpec(BaseModel):
+    """Where the version is registered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        "support-tickets",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Name of the model in the MLflow registry.",
+    )
+
+
+class RegistryConfig(RegistrySpec, dg.Config):
+    """Settings of the registration."""
+
+
+class PromotionConfig(policy.PromotionSpec, dg.Config):
+    """Settings of the promotion policy."""
+
+
+@dg.asset(
+    group_name="promotion",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    code_version=package.CODE_VERSION,
+    pool="registry",
+)
+def registered_model(
+    context: dg.AssetExecutionContext,
+    config: RegistryConfig,
+    workspace: Workspace,
+    tracking: Tracking,
+    eval_report: EvalReportRef,
+    lora_adapter: AdapterRef,
+) -> dg.MaterializeResult[RegisteredModelRef]:
+    """The evaluated bundle as a version in the MLflow registry, alias `candidate`.
+
+    An MLflow model directory with signature, model card and adapter, without a pickle. Its
+    tags hold the whole lineage (runs, data, base, adapter, bundle, report, commit, lock
+    file); a version that would lack one is refused. The same bundle with the same report is
+    the same version.
+    """
+
+    def attach() -> AbstractContextManager[str]:
+        return tracking.attach(context)
+
+    with workspace.stage(context) as store:
+        home, tags = workspace.home, make_tags(lora_adapter, eval_report, find_provenance(PACKAGE))
+        built: list[Artifact] = []
+
+        def make_package() -> registry.Package:
+            built.append(package.build_package(store, config.name, lora_adapter, eval_report))
+            return registry.Package(store.path(built[0]), built[0].summary["head"])
+
+        number = registry.register(home, config.name, tags, make_package, attach)
+        ref = RegisteredModelRef(config.name, number, eval_report.bundle, eval_report.artifact)
+        metadata = _version_metadata(home, store, ref, tags)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(digest_json([config.name, number, ref.bundle.digest])),
+        metadata=metadata | {"from_store": not built},
+    )
+
+
+@dg.asset(
+    group_name="promotion",
+    kinds={"mlflow", "sqlite"},
+    owners=OWNERS,
+    code_version=policy.VERSION,
+    pool="registry",
+)
+def promotion_decision(
+    context: dg.AssetExecutionContext,
+    config: PromotionConfig,
+    workspace: Workspace,
+    registered_model: RegisteredModelRef,
+    eval_report: EvalReportRef,
+) -> dg.MaterializeResult[DecisionRef]:
+    """Whether the candidate becomes the champion: promoted, kept or no verdict.
+
+    Reads the report again from its verified artifact and compares with the champion by an
+    exact paired test. The decision is a row in the ledger with its evidence; the registry's
+    aliases `champion` and `previous` follow the ledger. A missing number never promotes.
+    """
+    with workspace.stage(context) as store:
+        home = workspace.home
+        ref = decision.decide(
+            store, home.ledger, registered_model, eval_report, config, context.run.run_id
+        )
+        aliases = registry.reconcile(home, registered_model.name)
+        entries = home.ledger.entries()
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(digest_json([ref.entry, ref.outcome, ref.bundle])),
+        metadata=_decision_metadata(ref, entries, dict(aliases), context.run.run_id),
+    )
+
+
+def _version_metadata(
+    home: Home, store: ArtifactStore, ref: RegisteredModelRef, made: VersionTags
+) -> dict[str, Any]:
+    """Name, lineage and model card of the version, as it was registered."""
+    seen = registry.glance(home, ref.name)
+    tags = dict(seen.versions.get(ref.version, {})) if seen else made.as_mapping()
+    recipe = package.package_recipe(ref.name, ref.bundle.digest, tags.get("report_digest", ""))
+    found = store.find(recipe.kind, recipe.key)
+    metadata: dict[str, Any] = {
+        "model": ref.name,
+        "version": ref.version,
+        "uri": f"models:/{ref.name}/{ref.version}",
+        "lineage": dg.MetadataValue.table(
+            [dg.TableRecord({"tag": name, "value": tags[name]}) for name in sorted(tags)],
+            schema=_schema(("tag", "string"), ("value", "string")),
+        ),
+    }
+    if found is None:
+        return metadata
+    card = store.path(found) / package.CARD
+    return metadata | {
+        "model_card": dg.MetadataValue.md(card.read_text(encoding="utf-8")),
+        "package": dg.MetadataValue.path(str(card.parent)),
+    }
+
+
+def _decision_metadata(
+    ref: DecisionRef, entries: list[LedgerEntry], aliases: dict[str, int], run: str
+) -> dict[str, Any]:
+    columns = (("entry", "int"), ("at", "string"), ("outcome", "string"), ("version", "int"))
+    recent = [
+        dg.TableRecord(
+            {
+                "entry": row.entry,
+                "at": row.at,
+                "outcome": row.decision.outcome,
+                "version": row.decision.version,
+                "reason": row.decision.reason,
+            }
+        )
+        for row in entries[-10:]
+    ]
+    evidence = next(row.decision.evidence for row in entries if row.entry == ref.entry)
+    return {
+        "outcome": ref.outcome,
+        "reason": ref.reason,
+        "ledger_entry": ref.entry,
+        "ledger_entries": len(entries),
+        "latest_decisions": dg.MetadataValue.table(
+            recent, schema=_schema(*columns, ("reason", "string"))
+        ),
+        "evidence": dg.MetadataValue.json(evidence),
+        "aliases": dg.MetadataValue.json(aliases),
+        "from_store": evidence.get("decided_in_run") != run,
+    }
+
+
+def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
+
+
+defs = dg.Definitions(assets=[registered_model, promotion_decision])

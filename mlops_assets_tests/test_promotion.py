@@ -1,0 +1,644 @@
+"""The registry, the policy and the ledger, on a real MLflow with SQLite.
+
+The evaluation reports are written by hand, so that every outcome can be asked for.
+"""
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mlops_assets.artifacts import Artifact, LineageError, Recipe
+from mlops_assets.home import Home
+from mlops_assets.ledger import KEPT, NO_VERDICT, PROMOTED, Ledger
+from mlops_assets.promotion import defs, evidence, package, policy, provenance, registry
+from mlops_assets.promotion.decision import decide
+from mlops_assets.promotion.version_tags import REQUIRED, VersionTags, make_tags
+from mlops_assets.refs import (
+    AdapterRef,
+    DecisionRef,
+    EvalReportRef,
+    RegisteredModelRef,
+    ReleaseBundle,
+)
+from mlops_assets.resources import RESOURCES
+
+NAME = "support-tickets"
+SPEC = policy.PromotionSpec()
+ROWS = 400
+CODE = provenance.Provenance("c" * 40, False, "l" * 64, "s" * 64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A candidate that was evaluated."""
+
+    adapter: AdapterRef
+    evaluated: EvalReportRef
+
+
+def make_artifact(home: Home, kind: str, seed: str, files: Mapping[str, str]) -> Artifact:
+    def produce(directory: Path) -> dict[str, Any]:
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        return {}
+
+    return home.store.build(Recipe(kind, {"seed": seed}, {}, "1"), produce)
+
+
+def make_report(
+    tuned: int, base: int = 40, champion: int | None = None, **changes: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A report in which the first ``tuned`` of the rows are right, and so on."""
+    rights = {"base": base, "tuned": tuned, "champion": champion}
+    outcomes = [
+        {"id": f"r{i}"} | {n: None if k is None else i < k for n, k in rights.items()}
+        for i in range(ROWS)
+    ]
+    shares = {n: None if k is None else k / ROWS for n, k in rights.items()}
+    scores = shares | {"majority": 0.2, "tfidf": 0.8}
+    report = {
+        "items": ROWS,
+        "exact_match": scores,
+        "valid_json": {"base": 0.5, "tuned": 1.0, "champion": None},
+        "fields": {"queue": {"accuracy": scores, "macro_f1": scores}},
+        "slices": {"channel": {"email|web": {"count": ROWS, "exact_match": scores}}},
+        "floors": {"minimum_exact_match": 0.1, "minimum_valid_json": 0.5, "beat_majority": True},
+        "candidate": "set by make_case",
+        "champion": None,
+        "correct": "correct.jsonl",
+        "provenance": {"base_name": "tiny", "base_parameters": 1000, "trained_by_mlflow_run": "m"},
+    }
+    return report | changes, outcomes
+
+
+def make_case(
+    home: Home,
+    seed: str,
+    tuned: int = 300,
+    champion: tuple[str, int] | None = None,
+    **changes: Any,
+) -> Case:
+    """A candidate of its own adapter, measured as ``make_report`` says.
+
+    ``champion`` is the digest of the bundle it was compared with, and its right rows.
+    """
+    base = make_artifact(home, "base_model", "base", {"config.json": "{}"})
+    adapter = make_artifact(home, "lora_adapter", seed, {"adapter_model.safetensors": seed})
+    generation = {"max_new_tokens": 32}
+    bundle = ReleaseBundle(base, adapter, "t" * 64, "p" * 64, generation, "d" * 32)
+    against, score = champion or (None, None)
+    changes = {"candidate": bundle.digest, "champion": against} | changes
+    report, outcomes = make_report(tuned, 40, score)
+    files = {
+        "report.json": json.dumps(report | changes),
+        "correct.jsonl": "".join(json.dumps(outcome) + "\n" for outcome in outcomes),
+    }
+    artifact = make_artifact(home, "eval_report", f"{seed}{champion}{tuned}{changes}", files)
+    trained = AdapterRef(adapter, base, bundle.dataset, "mlflow-run", "dagster-run")
+    return Case(trained, EvalReportRef(artifact, bundle, against))
+
+
+def decide_on(home: Home, case: Case, version: int = 1, name: str = NAME) -> DecisionRef:
+    evaluated = case.evaluated
+    registered = RegisteredModelRef(name, version, evaluated.bundle, evaluated.artifact)
+    return decide(home.store, home.ledger, registered, evaluated, SPEC, "run")
+
+
+# --- the policy ------------------------------------------------------------------------------
+
+
+def judged(tuned: int, champion: int | None = None, **options: Any) -> policy.Judgement:
+    against = "x" if champion is not None else None
+    report, outcomes = make_report(tuned, champion=champion, **options)
+    report["champion"] = against
+    return policy.judge(evidence.check(report, outcomes), against, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "outcome", "said"),
+    [
+        (lambda: judged(300), PROMOTED, "first champion"),
+        (lambda: judged(300, base=300), KEPT, "not better than base"),
+        (lambda: judged(300, base=296), KEPT, "not better than base"),
+        (lambda: judged(85), KEPT, "not better than majority"),
+        (lambda: judged(70, base=10), KEPT, "below the floor: beat_majority"),
+        (lambda: judged(300, floors={"minimum_exact_match": 0.9}), KEPT, "below the floor"),
+        (lambda: judged(300, champion=300), KEPT, "not better than the champion"),
+        (lambda: judged(304, champion=300), KEPT, "p = 0.1250"),
+        (lambda: judged(310, champion=300), PROMOTED, "better than the champion"),
+        (lambda: judged(290, champion=310), KEPT, "not better than the champion"),
+    ],
+)
+def test_policy(judgement: Callable[[], policy.Judgement], outcome: str, said: str) -> None:
+    found = judgement()
+    assert found.outcome == outcome
+    assert said in found.reason
+
+
+def test_a_significant_gain_of_no_use_is_not_promoted() -> None:
+    report, outcomes = make_report(310, champion=300)
+    report["champion"] = "x"
+    demanding = policy.PromotionSpec(min_effect=0.05)
+    found = policy.judge(evidence.check(report, outcomes), "x", demanding)
+    assert found.outcome == KEPT
+    assert found.numbers["p_champion"] < SPEC.alpha
+
+
+def test_too_few_rows_give_no_verdict() -> None:
+    report, outcomes = make_report(300)
+    few = policy.PromotionSpec(min_items=ROWS + 1)
+    assert policy.judge(evidence.check(report, outcomes), None, few).outcome == NO_VERDICT
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (10, 2, 0.03857421875), (3, 3, 1.0)]
+)
+def test_mcnemar_is_exact(won: int, lost: int, p: float) -> None:
+    ours = [True] * won + [False] * lost + [True, False]
+    theirs = [False] * won + [True] * lost + [True, False]
+    assert policy.mcnemar(ours, theirs) == pytest.approx(p)
+
+
+# --- the evidence ----------------------------------------------------------------------------
+
+
+def _without(*path: str) -> Callable[[dict[str, Any]], None]:
+    def change(report: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            report = report[key]
+        del report[path[-1]]
+
+    return change
+
+
+def _with(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
+    def change(report: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            report = report[key]
+        report[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _without("items"),
+        _without("candidate"),
+        _without("floors"),
+        _without("exact_match", "majority"),
+        _with(None, "exact_match", "base"),
+        _with(float("nan"), "exact_match", "tuned"),
+        _with(float("inf"), "exact_match", "majority"),
+        _with("0.9", "exact_match", "majority"),
+        _with(True, "exact_match", "majority"),
+        _with(0.9, "exact_match", "tuned"),
+        _with(None, "valid_json", "tuned"),
+        _with(float("nan"), "floors", "minimum_exact_match"),
+        _with(0.5, "floors", "minimum_luck"),
+        _with(ROWS + 1, "items"),
+        _with("another", "champion"),
+    ],
+)
+def test_incomplete_evidence_is_none(spoil: Callable[[dict[str, Any]], None]) -> None:
+    report, outcomes = make_report(300)
+    evidence.check(report, outcomes)
+    spoil(report)
+    with pytest.raises(evidence.NoEvidence):
+        evidence.check(report, outcomes)
+
+
+@pytest.mark.parametrize("value", [None, 1, "true"])
+def test_an_outcome_that_is_missing_is_none(value: Any) -> None:
+    report, outcomes = make_report(300)
+    outcomes[7]["tuned"] = value
+    with pytest.raises(evidence.NoEvidence, match="outcome of tuned"):
+        evidence.check(report, outcomes)
+
+
+# --- decisions and the ledger ----------------------------------------------------------------
+
+
+def test_deciding_again_finds_the_same_row(home: Home) -> None:
+    weak = make_case(home, "weak", tuned=60)
+    first, again = decide_on(home, weak), decide_on(home, weak)
+    assert first == again
+    assert first.outcome == KEPT
+    assert len(home.ledger.entries()) == 1
+
+
+def test_the_champion_gets_no_second_row(home: Home) -> None:
+    first = decide_on(home, make_case(home, "a"))
+    again = decide_on(home, make_case(home, "a", champion=(first.bundle, 300)))
+    assert (first.outcome, again.outcome) == (PROMOTED, PROMOTED)
+    assert first.entry == again.entry
+    assert "already the champion" in again.reason
+    assert len(home.ledger.entries()) == 1
+
+
+def test_a_better_candidate_replaces_the_champion_with_evidence(home: Home) -> None:
+    first = decide_on(home, make_case(home, "a", tuned=200))
+    second = decide_on(home, make_case(home, "b", champion=(first.bundle, 200)), version=2)
+    assert (second.outcome, second.entry) == (PROMOTED, 2)
+    entry = home.ledger.champion(NAME)
+    assert entry is not None
+    assert entry.decision.bundle.digest == second.bundle
+    assert entry.decision.replaces == first.entry
+    written = entry.decision.evidence
+    assert written["exact_match"]["champion"] == 0.5
+    assert written["champion"] == first.bundle
+    assert written["trained_by"] == {"mlflow": "m"}
+    assert written["decided_in_run"] == "run"
+    assert written["numbers"]["p_champion"] < 0.001
+
+
+def test_a_report_against_an_earlier_champion_is_stale(home: Home) -> None:
+    first = decide_on(home, make_case(home, "a", tuned=200))
+    late = make_case(home, "c", tuned=390, champion=(first.bundle, 200))
+    second = decide_on(home, make_case(home, "b", champion=(first.bundle, 200)))
+    stale = decide_on(home, late)
+    assert (stale.outcome, "evaluate again" in stale.reason) == (NO_VERDICT, True)
+    fresh = decide_on(home, make_case(home, "c", tuned=390, champion=(second.bundle, 300)))
+    assert fresh.outcome == PROMOTED
+
+
+def test_what_was_replaced_is_not_promoted_again_on_old_evidence(home: Home) -> None:
+    candidate = make_case(home, "b")
+    first = decide_on(home, candidate)
+    champion = home.ledger.champion(NAME)
+    assert champion is not None
+    other = make_case(home, "rolled-back-to").evaluated.bundle
+    rollback = replace(champion.decision, key="rollback", bundle=other, replaces=champion.entry)
+    home.ledger.append(rollback)
+    back = make_case(home, "b", champion=(other.digest, 100))
+    assert decide_on(home, back).outcome == PROMOTED  # new evidence, against the new champion
+    home.ledger.append(replace(rollback, key="again", replaces=3))
+    assert decide_on(home, back).outcome == KEPT
+    assert first.entry == 1
+
+
+def test_another_models_champion_does_not_stand_in_the_way(home: Home) -> None:
+    other = decide_on(home, make_case(home, "a"), name="other-model")
+    case = make_case(home, "b", champion=(other.bundle, 0))
+    found = decide_on(home, case)
+    assert (found.outcome, "first champion" in found.reason) == (PROMOTED, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"items": None}, "items is missing"),
+        ({"correct": "../report.json"}, "does not name"),
+        ({"correct": "absent.jsonl"}, "cannot be read"),
+        ({"candidate": "x"}, "another bundle"),
+        ({"champion": ("y", None)}, "outcome of champion is missing"),
+    ],
+)
+def test_a_broken_report_gives_no_verdict(home: Home, changes: dict[str, Any], reason: str) -> None:
+    found = decide_on(home, make_case(home, "a", **changes))
+    assert found.outcome == NO_VERDICT
+    assert reason in found.reason
+    assert home.ledger.champion() is None
+
+
+def test_a_changed_report_is_refused(home: Home) -> None:
+    case = make_case(home, "a", tuned=60)
+    path = home.store.path(case.evaluated.artifact) / "report.json"
+    path.write_text(path.read_text().replace("0.15", "0.99"))
+    with pytest.raises(LineageError, match="changed after it was built"):
+        decide_on(home, case)
+    assert home.ledger.entries() == []
+
+
+def test_two_cannot_replace_the_same_champion(home: Home) -> None:
+    decide_on(home, make_case(home, "a", tuned=200))
+    entry = home.ledger.champion(NAME)
+    assert entry is not None
+    home.ledger.append(replace(entry.decision, key="one", replaces=entry.entry))
+    with pytest.raises(LineageError, match="changed while"):
+        home.ledger.append(replace(entry.decision, key="two", replaces=entry.entry))
+    assert [row.decision.key for row in home.ledger.entries()][1:] == ["one"]
+
+
+def test_the_ledger_is_private_and_says_when_it_cannot_be_used(tmp_path: Path, home: Home) -> None:
+    decide_on(home, make_case(home, "a"))
+    assert stat.S_IMODE((home.root / "ledger.db").stat().st_mode) == 0o600
+    with pytest.raises(LineageError, match="cannot be used"):
+        Ledger("no-such-database")
+    (tmp_path / "broken.db").write_text("this is no database, but long enough to look like one")
+    with pytest.raises(LineageError, match=r"broken\.db cannot be used"):
+        Ledger(f"sqlite:///{tmp_path / 'broken.db'}").entries()
+
+
+# --- provenance and tags ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("value", ["", "  "])
+def test_no_tag_may_be_missing(name: str, value: str) -> None:
+    whole = dict.fromkeys(REQUIRED, "x")
+    VersionTags(**whole)
+    with pytest.raises(LineageError, match=name):
+        VersionTags(**whole | {name: value})
+
+
+def test_tags_of_another_adapter_are_refused(home: Home) -> None:
+    one, other = make_case(home, "a"), make_case(home, "b")
+    with pytest.raises(LineageError, match="another adapter"):
+        make_tags(one.adapter, other.evaluated, CODE)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A package with a lock file, outside version control."""
+    root = tmp_path / "project"
+    for name, text in {
+        "code/__init__.py": "",
+        "code/a.py": "x = 1",
+        "requirements/a.lock": "a",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def git(project: Path, *command: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *command], cwd=project, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_provenance_in_a_checkout(project: Path) -> None:
+    git(project, "init", "-q")
+    assert provenance.find_provenance(project / "code").git_commit.startswith("sources-sha256:")
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "first")
+    clean = provenance.find_provenance(project / "code")
+    assert clean.git_commit == git(project, "rev-parse", "HEAD")
+    assert not clean.git_dirty
+    (project / "code/a.py").write_text("x = 2")
+    dirty = provenance.find_provenance(project / "code")
+    assert dirty.git_dirty
+    assert dirty.code_version != clean.code_version
+    assert dirty.lock_file_hash == clean.lock_file_hash
+    (project / "requirements/a.lock").write_text("b")
+    assert provenance.find_provenance(project / "code").lock_file_hash != clean.lock_file_hash
+
+
+def test_provenance_in_an_image(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_GIT_COMMIT", "abc-dirty")
+    monkeypatch.setenv("MLOPS_LOCK_HASH", "locked")
+    found = provenance.find_provenance(project / "code")
+    assert (found.git_commit, found.git_dirty, found.lock_file_hash) == ("abc", True, "locked")
+
+
+def test_provenance_without_any_record_is_a_hash_and_says_so(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(project / "requirements")
+    found = provenance.find_provenance(project / "code")
+    assert found.git_commit == f"sources-sha256:{found.code_version}"
+    assert found.git_dirty
+    assert found.lock_file_hash.startswith("environment-sha256:")
+    assert "not under version control" in caplog.text
+    assert "no lock file" in caplog.text
+
+
+# --- the registry ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with its tables, made once: that alone takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def registry_home(home: Home, empty_registry: Path) -> Home:
+    shutil.copy(empty_registry, home.mlflow_database)
+    return home
+
+
+def client(home: Home) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(home.mlflow_uri)
+
+
+def register(home: Home, case: Case, code: provenance.Provenance = CODE) -> int:
+    """Register a case as the asset does, with a plain MLflow run."""
+
+    @contextmanager
+    def attach() -> Iterator[str]:
+        connection = client(home)
+        location = home.mlflow_artifacts.as_uri()
+        known = connection.get_experiment_by_name("tests")
+        where = known.experiment_id if known else connection.create_experiment("tests", location)
+        yield connection.create_run(where).info.run_id
+
+    def make_package() -> registry.Package:
+        built = package.build_package(home.store, NAME, case.adapter, case.evaluated)
+        return registry.Package(home.store.path(built), built.summary["head"])
+
+    tags = make_tags(case.adapter, case.evaluated, code)
+    return registry.register(home, NAME, tags, make_package, attach)
+
+
+def forbid_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def refuse(home: Home) -> Iterator[Any]:
+        raise AssertionError("MLflow was asked")
+        yield
+
+    monkeypatch.setattr(registry, "_client", refuse)
+
+
+def test_a_version_has_every_tag_and_can_be_downloaded(registry_home: Home) -> None:
+    case = make_case(registry_home, "a")
+    number = register(registry_home, case)
+    version = client(registry_home).get_model_version(NAME, str(number))
+    assert set(REQUIRED) <= version.tags.keys()
+    assert all(version.tags[name] for name in REQUIRED)
+    assert version.tags["mlflow_run"] == "mlflow-run"
+    assert version.tags["bundle_digest"] == case.evaluated.bundle.digest
+    assert "75.0%" in version.description
+    from mlflow.artifacts import download_artifacts
+
+    local = Path(
+        download_artifacts(f"models:/{NAME}@candidate", tracking_uri=registry_home.mlflow_uri)
+    )
+    held = json.loads((local / "bundle.json").read_text())
+    assert held["digest"] == case.evaluated.bundle.digest
+    assert (local / "adapter/adapter_model.safetensors").read_text() == "a"
+    kinds = {path.suffix for path in local.rglob("*") if path.is_file()}
+    assert kinds <= {".md", ".json", ".safetensors", ""}
+
+
+def test_the_package_has_a_signature_and_cannot_be_unpickled(home: Home) -> None:
+    from mlflow.models import Model
+
+    case = make_case(home, "a")
+    built = package.build_package(home.store, NAME, case.adapter, case.evaluated)
+    directory = home.store.path(built)
+    model = Model.load(str(directory))
+    assert model.signature is not None
+    assert model.signature.inputs.input_names() == ["messages"]
+    assert set(model.flavors) == {package.FLAVOR}
+    card = (directory / package.CARD).read_text()
+    for part in ("## Data", "## Intended use", "## Limits", "email\\|web", "75.0%", "10.0%"):
+        assert part in card
+    assert all(getattr(case.evaluated.bundle, name).digest in card for name in ("base", "adapter"))
+
+
+def test_registering_again_finds_the_version_without_mlflow(
+    registry_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, other = make_case(registry_home, "a"), make_case(registry_home, "b")
+    assert (register(registry_home, case), register(registry_home, other)) == (1, 2)
+    assert register(registry_home, case) == 1  # moves the alias back
+    forbid_mlflow(monkeypatch)
+    assert register(registry_home, case, replace(CODE, git_commit="later")) == 1
+
+
+def test_the_champion_keeps_its_version_whatever_its_report(registry_home: Home) -> None:
+    number = register(registry_home, case := make_case(registry_home, "a"))
+    first = decide_on(registry_home, case, number)
+    measured_again = make_case(registry_home, "a", champion=(first.bundle, 300))
+    assert register(registry_home, measured_again) == number
+
+
+def test_a_crash_after_the_version_was_written_heals(registry_home: Home) -> None:
+    number = register(registry_home, case := make_case(registry_home, "a"))
+    connection = client(registry_home)
+    connection.delete_registered_model_alias(NAME, "candidate")
+    connection.delete_model_version_tag(NAME, str(number), "git_commit")
+    assert register(registry_home, case) == number
+    healed = connection.get_model_version_by_alias(NAME, "candidate")
+    assert int(healed.version) == number
+    assert healed.tags["git_commit"] == CODE.git_commit
+    assert len(connection.search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_a_lost_registry_is_filled_again(registry_home: Home, empty_registry: Path) -> None:
+    first, second = make_case(registry_home, "a", tuned=200), make_case(registry_home, "b")
+    register(registry_home, first)
+    assert register(registry_home, second) == 2
+    decide_on(registry_home, second, 2)
+    assert registry.reconcile(registry_home, NAME)["champion"] == 2
+    shutil.copy(empty_registry, registry_home.mlflow_database)
+    assert register(registry_home, second) == 1
+    assert registry.reconcile(registry_home, NAME)["champion"] == 1
+
+
+def test_aliases_follow_the_ledger(registry_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_case(registry_home, "a", tuned=200)
+    register(registry_home, first)
+    assert registry.reconcile(registry_home, NAME) == {"candidate": 1}
+    digest = decide_on(registry_home, first, 1).bundle
+    assert registry.reconcile(registry_home, NAME) == {"candidate": 1, "champion": 1}
+    second = make_case(registry_home, "b", champion=(digest, 200))
+    register(registry_home, second)
+    decide_on(registry_home, second, 2)
+    # A crash here leaves the alias behind; whoever reconciles next moves it.
+    assert registry.glance(registry_home, NAME) == registry.look(client(registry_home), NAME)
+    expected = {"candidate": 2, "champion": 2, "previous": 1}
+    assert registry.reconcile(registry_home, NAME) == expected
+    client(registry_home).set_registered_model_alias(NAME, "champion", "1")  # by another hand
+    assert registry.reconcile(registry_home, NAME) == expected
+    forbid_mlflow(monkeypatch)
+    assert registry.reconcile(registry_home, NAME) == expected
+
+
+def test_a_glance_that_fails_proves_nothing(home: Home) -> None:
+    assert registry.glance(home, NAME) is None
+    home.mlflow_database.write_text("no database at all, only some text that stands in its place")
+    assert registry.glance(home, NAME) is None
+
+
+# --- the assets ------------------------------------------------------------------------------
+
+
+def materialize(case: Case, instance: dg.DagsterInstance, **config: Any) -> Any:
+    """Run the stage's assets under given inputs, as a job does."""
+
+    @dg.asset
+    def eval_report() -> EvalReportRef:
+        return case.evaluated
+
+    @dg.asset
+    def lora_adapter() -> AdapterRef:
+        return case.adapter
+
+    return dg.materialize(
+        [eval_report, lora_adapter, *(defs.defs.assets or [])],
+        resources=RESOURCES,
+        instance=instance,
+        run_config={"ops": config},
+        raise_on_error=False,
+    )
+
+
+def metadata_of(result: Any, asset: str) -> dict[str, Any]:
+    event = result.asset_materializations_for_node(asset)[0]
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_the_assets_register_and_promote_once(registry_home: Home) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        case = make_case(registry_home, "a")
+        assert materialize(case, instance).success
+        assert client(registry_home).get_model_version_by_alias(NAME, "champion").version == 1
+        digest = case.evaluated.bundle.digest
+        again = materialize(make_case(registry_home, "a", champion=(digest, 300)), instance)
+        assert again.success
+    version, decision = (
+        metadata_of(again, name) for name in ("registered_model", "promotion_decision")
+    )
+    assert (version["version"], version["from_store"]) == (1, True)
+    assert version["model_card"].startswith(f"# {NAME}")
+    assert {record.data["tag"] for record in version["lineage"]} >= set(REQUIRED)
+    assert (decision["outcome"], decision["ledger_entries"]) == (PROMOTED, 1)
+    assert decision["from_store"] is True
+    latest = registry_home.latest("registered_model")
+    assert isinstance(latest, RegisteredModelRef)
+    assert latest.version == 1
+    runs = client(registry_home).search_runs(["1"])
+    assert [run.info.status for run in runs] == ["FINISHED"]
+
+
+def test_a_changed_report_fails_the_run_and_promotes_nothing(registry_home: Home) -> None:
+    case = make_case(registry_home, "a")
+    (registry_home.store.path(case.evaluated.artifact) / "report.json").write_text("{}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = materialize(case, instance)
+    assert not result.success
+    assert "changed after it was built" in str(result.all_events)
+    assert registry_home.ledger.entries() == []
+
+
+@pytest.mark.parametrize("name", ["a b", "x' or name='y", "", "-"])
+def test_the_registrys_name_is_checked(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        defs.RegistrySpec(name=name)
+
+
+def test_the_evidence_survives_the_ledger(home: Home) -> None:
+    case = make_case(home, "a")
+    decide_on(home, case)
+    entry = home.ledger.entries()[0]
+    assert asdict(entry.decision.bundle) == asdict(case.evaluated.bundle)
