@@ -1,0 +1,220 @@
+"""Answers a split with a model: greedy, in static batches sorted by length, memoised.
+
+The same model, rows and settings always give the same answers, so they are an artifact: a
+champion that was the candidate a run ago costs nothing to compare with. The batch size is
+part of that artifact's recipe because padding moves the logits by some 1e-6.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
+from mlops_assets.evaluation.metrics import percentile
+from mlops_assets.evaluation.model_loading import LoadedModel, load_model
+from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.progress import progress
+from mlops_assets.refs import Row, write_jsonl
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = "1"
+LIBRARIES = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured, under the name that the report gives it."""
+
+    name: str
+    base: Artifact
+    adapter: Artifact | None
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. ``tokens`` counts what was generated, the end token included."""
+
+    id: str
+    text: str
+    prompt_tokens: int
+    tokens: int
+    finished: bool
+    """Whether the model ended the answer itself, before ``max_new_tokens``."""
+
+
+def predict(
+    store: ArtifactStore, subject: Subject, split: Path, rows: Sequence[Row], spec: EvaluationSpec
+) -> Artifact:
+    """The answers of ``subject`` to ``rows``, which are those of the file ``split``.
+
+    The artifact holds ``predictions.jsonl`` in the rows' order; its summary holds timings,
+    which belong to the machine that measured and are no part of the content. Raises
+    LineageError when the model is missing or was changed, also if it has answered before.
+    """
+    base = store.path(subject.base)
+    adapter = store.path(subject.adapter) if subject.adapter else None
+    recipe = Recipe(
+        "predictions",
+        {
+            "base": subject.base.digest,
+            "adapter": subject.adapter.digest if subject.adapter else "",
+            "split": digest_file(split),
+        },
+        {"max_new_tokens": subject.max_new_tokens, "do_sample": False}
+        | spec.model_dump(mode="json", include={"batch_size", "latency_requests", "seed"}),
+        CODE_VERSION,
+        LIBRARIES,
+    )
+
+    def produce(directory: Path) -> dict[str, Any]:
+        loaded = load_model(base, adapter)
+        return _answer_and_time(loaded, subject, rows, spec, directory / "predictions.jsonl")
+
+    return store.build(recipe, produce)
+
+
+def read_predictions(store: ArtifactStore, artifact: Artifact) -> list[Prediction]:
+    """The answers in the rows' order."""
+    lines = (store.path(artifact) / "predictions.jsonl").read_text("utf-8").splitlines()
+    return [Prediction(**json.loads(line)) for line in lines]
+
+
+def _answer_and_time(
+    loaded: LoadedModel, subject: Subject, rows: Sequence[Row], spec: EvaluationSpec, to: Path
+) -> dict[str, Any]:
+    prompts = _tokenize(loaded, rows)
+    budget = subject.max_new_tokens
+    fits = [i for i, ids in enumerate(prompts) if _fits(loaded, ids, budget)]
+    started = time.perf_counter()
+    answers = _answer(loaded, subject, prompts, fits, spec.batch_size)
+    seconds = time.perf_counter() - started
+    predictions = []
+    for i, (row, ids) in enumerate(zip(rows, prompts, strict=True)):
+        text, tokens, finished = answers.get(i, ("", 0, False))
+        predictions.append(Prediction(row.id, text, len(ids), tokens, finished))
+    write_jsonl(to, predictions)
+    if refused := len(rows) - len(fits):
+        logger.warning(
+            "%s: %d prompts exceed its context and count as wrong", subject.name, refused
+        )
+    return (
+        {"device": loaded.device, "batch_size": spec.batch_size, "seconds": seconds}
+        | _token_counts(predictions, refused, seconds)
+        | _latency(loaded, [prompts[i] for i in fits], budget, spec)
+    )
+
+
+def _token_counts(
+    predictions: Sequence[Prediction], refused: int, seconds: float
+) -> dict[str, float]:
+    generated = sum(item.tokens for item in predictions)
+    return {
+        "rows": len(predictions),
+        "refused": refused,
+        "unfinished": sum(not item.finished for item in predictions) - refused,
+        "prompt_tokens": sum(item.prompt_tokens for item in predictions),
+        "output_tokens": generated,
+        "output_tokens_per_second": generated / seconds if seconds else 0.0,
+    }
+
+
+def _latency(
+    loaded: LoadedModel, prompts: Sequence[list[int]], budget: int, spec: EvaluationSpec
+) -> dict[str, Any]:
+    """Seconds that single requests take, on a seeded sample and after one to warm up."""
+    count = min(spec.latency_requests, len(prompts))
+    sample = random.Random(spec.seed).sample(prompts, count)
+    for ids in sample[:1]:
+        _generate(loaded, [ids], budget)
+    timings = []
+    for ids in sample:
+        started = time.perf_counter()
+        _generate(loaded, [ids], budget)
+        timings.append(1000 * (time.perf_counter() - started))
+    return {
+        "latency_requests": count,
+        "latency_p50_ms": percentile(timings, 0.5),
+        "latency_p95_ms": percentile(timings, 0.95),
+    }
+
+
+def _answer(
+    loaded: LoadedModel,
+    subject: Subject,
+    prompts: Sequence[list[int]],
+    chosen: Sequence[int],
+    batch_size: int,
+) -> dict[int, tuple[str, int, bool]]:
+    """Text, tokens, and whether it ended itself, of each chosen row's answer.
+
+    The longest go first: what does not fit in memory fails early.
+    """
+    order = sorted(chosen, key=lambda i: (-len(prompts[i]), i))
+    answers = {}
+    with progress(logger, f"answering with {subject.name}", len(order)) as advance:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            outputs = _generate(loaded, [prompts[i] for i in batch], subject.max_new_tokens)
+            texts = loaded.tokenizer.batch_decode(
+                outputs, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for i, ids, text in zip(batch, outputs, texts, strict=True):
+                finished = bool(ids) and ids[-1] in loaded.end_tokens
+                answers[i] = (text, len(ids), finished)
+            advance(len(batch), "")
+    return answers
+
+
+def _generate(loaded: LoadedModel, prompts: Sequence[list[int]], budget: int) -> list[list[int]]:
+    """The tokens generated after each prompt, up to and with the first end token."""
+    import torch
+    from transformers import GenerationConfig
+
+    width = max(len(ids) for ids in prompts)
+    padded = [[loaded.pad_token] * (width - len(ids)) + ids for ids in prompts]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+    config = GenerationConfig(
+        max_new_tokens=budget,
+        do_sample=False,
+        eos_token_id=list(loaded.end_tokens),
+        pad_token_id=loaded.pad_token,
+    )
+    # The model's own sampling defaults would otherwise be filled in behind ours.
+    loaded.model.generation_config = config
+    with torch.inference_mode():
+        output = loaded.model.generate(
+            input_ids=torch.tensor(padded, device=loaded.device),
+            attention_mask=torch.tensor(mask, device=loaded.device),
+            generation_config=config,
+        )
+    return [list(_until_end(ids, loaded.end_tokens)) for ids in output[:, width:].tolist()]
+
+
+def _until_end(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
+    for token in ids:
+        yield token
+        if token in ends:
+            return
+
+
+def _tokenize(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:
+    texts = [
+        loaded.tokenizer.apply_chat_template(
+            [dict(message) for message in row.prompt], tokenize=False, add_generation_prompt=True
+        )
+        for row in rows
+    ]
+    encoded: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return encoded
+
+
+def _fits(loaded: LoadedModel, ids: Sequence[int], budget: int) -> bool:
+    """A server refuses what exceeds the context, so it has no answer here either."""
+    return loaded.context is None or len(ids) + budget <= loaded.context

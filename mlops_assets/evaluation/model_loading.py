@@ -1,0 +1,120 @@
+"""Loads a base model, with or without an adapter, from verified local directories.
+
+Nothing here runs code that came with a model: weights are safetensors only, remote code is
+never trusted, the hub is never asked, and an adapter may be a LoRA and nothing else.
+"""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.artifacts import LineageError, digest_file, digest_json
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, with the tokens that end an answer."""
+
+    model: Any
+    tokenizer: Any
+    device: str
+    end_tokens: tuple[int, ...]
+    pad_token: int
+    context: int | None
+    """Longest prompt and answer together (tokens); None where the model names no limit."""
+
+
+def template_digest(base: Path) -> str:
+    """SHA-256 over the files that turn a conversation into tokens."""
+    present = [base / name for name in TEMPLATE_FILES if (base / name).is_file()]
+    return digest_json({path.name: digest_file(path) for path in present})
+
+
+def load_model(base: Path, adapter: Path | None) -> LoadedModel:
+    """The base model, with the adapter merged into its weights where there is one.
+
+    Raises LineageError when a directory holds pickled weights, or cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # one of its own for each model, on any stream
+    for directory in filter(None, (base, adapter)):
+        _refuse_pickles(directory)
+    device = _best_device()
+    torch.set_flush_denormal(True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            base, trust_remote_code=False, local_files_only=True, padding_side="left"
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            base,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            # bf16 on CPU is emulated in part, and the answers would depend on the processor.
+            dtype=torch.float32 if device == "cpu" else "auto",
+        )
+        if adapter is not None:
+            model = _merge(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise LineageError(f"The model in {base} cannot be loaded: {error}", REMEDY) from error
+    return _ready(model.to(device).eval(), tokenizer, device)
+
+
+def _ready(model: Any, tokenizer: Any, device: str) -> LoadedModel:
+    if not tokenizer.chat_template:
+        raise LineageError("The base model's tokenizer has no chat template.", REMEDY)
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    ends = {token for token in (*listed, tokenizer.eos_token_id) if token is not None}
+    if not ends:
+        raise LineageError("The base model names no token that ends an answer.", REMEDY)
+    pad = tokenizer.pad_token_id
+    return LoadedModel(
+        model,
+        tokenizer,
+        device,
+        tuple(sorted(ends)),
+        min(ends) if pad is None else pad,
+        getattr(model.config, "max_position_embeddings", None),
+    )
+
+
+def _merge(model: Any, adapter: Path) -> Any:
+    """Add the LoRA to the weights themselves: answering costs what the base costs."""
+    from peft import PeftModel
+
+    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    # peft imports the module that `megatron_core` names as soon as there is such a config.
+    if config.get("peft_type") != "LORA" or config.get("megatron_config"):
+        raise LineageError(f"The adapter in {adapter} is not a plain LoRA.", REMEDY)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 by a name that version 6 takes away: not our call.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        merged: Any = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        return merged.merge_and_unload(safe_merge=True)
+
+
+def _refuse_pickles(directory: Path) -> None:
+    pickled = sorted(path.name for path in directory.rglob("*") if path.suffix in PICKLES)
+    if pickled:
+        raise LineageError(
+            f"{directory} holds pickled weights ({', '.join(pickled)}), which could run code.",
+            "Convert them to safetensors and materialise the asset that made them again.",
+        )
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,202 @@
+"""The report as one HTML page that needs nothing beside itself, and as one picture.
+
+The page is a Jinja template with autoescaping in a sandbox: what customers and models wrote
+is shown as text, whatever it holds. Charts are inline SVG drawn by the template.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.evaluation import gate, metrics, scoring
+from mlops_assets.evaluation.scoring import Scored
+from mlops_assets.refs import Row
+
+TEMPLATE = "report.html.jinja"
+NAMES = {
+    "base": "Base model",
+    "tuned": "Tuned candidate",
+    "champion": "Champion in production",
+    "majority": "Commonest answer",
+    "tfidf": "TF-IDF + linear SVM",
+}
+COLOURS = {
+    "base": "#94a3b8",
+    "tuned": "#4f46e5",
+    "champion": "#0d9488",
+    "majority": "#cbd5e1",
+    "tfidf": "#d97706",
+}
+LARGEST_MATRIX = 14  # labels; beyond that a list of confusions says more
+MOST_CONFUSIONS = 15
+LONGEST_EXCERPT = 420  # characters of a text in an example
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as the page shows it."""
+
+    id: str
+    text: str
+    reference: str
+    tuned: str
+    other: str
+
+
+def write_page(
+    directory: Path,
+    report: Mapping[str, Any],
+    rows: Sequence[Row],
+    expected: Scored,
+    systems: Mapping[str, Scored],
+) -> None:
+    """Write ``report.html`` and ``plot.png``."""
+    html = render(report, rows, expected, systems)
+    (directory / "report.html").write_text(html, "utf-8")
+    draw_plot(report, directory / "plot.png")
+
+
+def render(
+    report: Mapping[str, Any],
+    rows: Sequence[Row],
+    expected: Scored,
+    systems: Mapping[str, Scored],
+) -> str:
+    """The page's HTML."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "plain": plain}
+    floors = gate.check_floors(report)
+    rival = rival_of(report)
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        systems=[name for name in scoring.SYSTEMS if report["exact_match"][name] is not None],
+        models=[name for name in scoring.MODELS if report["exact_match"][name] is not None],
+        names=NAMES,
+        colours=COLOURS,
+        floors=floors,
+        passed=gate.passes(floors),
+        rival=rival,
+        confusion=_confusion(report, expected, systems["tuned"]),
+        examples=_examples(rows, systems, rival, report["settings"]),
+        today=datetime.now(UTC).strftime("%d %B %Y"),
+    )
+
+
+def rival_of(report: Mapping[str, Any]) -> str:
+    """Whom the candidate is compared with: the champion, unless it is the candidate."""
+    champion = report["champion"]
+    return "base" if champion in (None, report["candidate"]) else "champion"
+
+
+def percent(value: float | None) -> str:
+    """A share as ``84.1%``; a dash where there is none."""
+    return DASH if value is None else f"{value:.1%}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return DASH if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def plain(value: float | None, digits: int = 0) -> str:
+    """A number with thousands separated."""
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def worst_field(report: Mapping[str, Any]) -> str:
+    """The field that the tuned model gets wrong most often; the first among equals."""
+    fields = report["fields"]
+    return str(min(fields, key=lambda name: fields[name]["accuracy"]["tuned"]))
+
+
+def _confusion(report: Mapping[str, Any], expected: Scored, tuned: Scored) -> dict[str, Any]:
+    """The worst field's confusions: all of them where they fit on a page, else the top ones."""
+    field = worst_field(report)
+    truth, guesses = expected.values[field], tuned.values[field]
+    labels = sorted({str(label) for label in truth})
+    found: dict[str, Any] = {
+        "field": field,
+        "top": scoring.top_confusions(truth, guesses, MOST_CONFUSIONS),
+        "support": {label: list(truth).count(label) for label in labels},
+        "matrix": None,
+    }
+    if len(labels) <= LARGEST_MATRIX:
+        shown = [guess if guess in labels else None for guess in guesses]
+        counted = metrics.confusions(truth, shown)
+        columns = [*labels, None] if None in shown else [*labels]
+        found["columns"] = columns
+        found["matrix"] = [
+            (label, [counted[label, other] for other in columns]) for label in labels
+        ]
+    return found
+
+
+def _examples(
+    rows: Sequence[Row], systems: Mapping[str, Scored], rival: str, settings: Mapping[str, Any]
+) -> dict[str, list[Example]]:
+    """Seeded samples of rows: better than the rival, worse than it, wrong with both."""
+    tuned, other = systems["tuned"], systems[rival]
+    outcomes = list(zip(tuned.correct, other.correct, strict=True))
+    wanted = {"better": (True, False), "worse": (False, True), "wrong": (False, False)}
+    drawn = {}
+    for name, outcome in wanted.items():
+        found = [i for i, pair in enumerate(outcomes) if pair == outcome]
+        chosen = random.Random(settings["seed"]).sample(
+            found, min(settings["examples"], len(found))
+        )
+        drawn[name] = [_example(rows[i], tuned.outputs[i], other.outputs[i]) for i in chosen]
+    return drawn
+
+
+def _example(row: Row, tuned: str, other: str) -> Example:
+    text = row.prompt[-1]["content"] if row.prompt else ""
+    return Example(row.id, *(_excerpt(part) for part in (text, row.answer, tuned, other)))
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
+
+
+def draw_plot(report: Mapping[str, Any], to: Path) -> None:
+    """Exact match of every system with its interval, and accuracy by field, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # The figure is not made through pyplot, whose state is shared between threads.
+    figure = Figure(figsize=(9.6, 3.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    systems = [name for name in scoring.SYSTEMS if report["exact_match"][name] is not None]
+    for row, name in enumerate(systems):
+        value = report["exact_match"][name]
+        low, high = report["intervals"]["exact_match"][name]
+        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        left.barh(row, value, color=COLOURS[name], xerr=error, ecolor="#334155", capsize=2)
+        left.annotate(percent(value), (high, row), xytext=(4, -3), textcoords="offset points")
+    left.set_yticks(range(len(systems)), [NAMES[name] for name in systems])
+    left.invert_yaxis()
+    left.set(xlim=(0, 1.18), title="Exact match, 95% intervals")
+    fields, width = list(report["fields"]), 0.8 / len(systems)
+    for row, name in enumerate(systems):
+        places = [column + row * width - 0.4 + width / 2 for column in range(len(fields))]
+        values = [report["fields"][field]["accuracy"][name] for field in fields]
+        right.bar(places, values, width, color=COLOURS[name], label=NAMES[name])
+    right.set_xticks(range(len(fields)), fields)
+    right.set(ylim=(0, 1), title="Accuracy by field")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.title.set_size(10)
+    figure.savefig(to)

@@ -1,0 +1,35 @@
+"""What may be set about an evaluation, and the floors that a candidate must reach."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvaluationSpec(BaseModel):
+    """How the test split is answered and scored, and what counts as good enough at all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: int = Field(
+        64, ge=1, le=4096, description="Requests answered together (rows), sorted by length."
+    )
+    max_new_tokens: int = Field(
+        48, ge=1, le=8192, description="Longest answer (tokens); part of the release bundle."
+    )
+    latency_requests: int = Field(
+        50, ge=1, le=10_000, description="Requests timed one at a time for p50 and p95 (rows)."
+    )
+    ragas_rows: int = Field(
+        1000, ge=1, le=1_000_000, description="Most rows scored with ragas, a seeded sample."
+    )
+    examples: int = Field(
+        6, ge=0, le=100, description="Examples on the page in each of its lists (rows)."
+    )
+    seed: int = Field(20, ge=0, le=2**31 - 1, description="Seed of every sample drawn (integer).")
+    minimum_exact_match: float = Field(
+        0.0, ge=0, le=1, description="Floor: lowest exact match of the candidate (share, 0 to 1)."
+    )
+    minimum_valid_json: float = Field(
+        0.0, ge=0, le=1, description="Floor: lowest rate of JSON objects answered (share, 0 to 1)."
+    )
+    beat_majority: bool = Field(
+        True, description="Floor: exact match must exceed the majority baseline's (yes or no)."
+    )
