@@ -86,6 +86,8 @@ class RawDatasetRef:
     """Whether the DVC lock file or pointer names this very hash."""
     files: Mapping[str, int]
     """Size in bytes of each file, by path relative to ``path`` (or its own name)."""
+    format: str = "messages"
+    """``messages`` (JSONL in the OpenAI form) or ``labelled_csv`` (train.csv and test.csv)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class ValidatedRef:
     rows: int
     quarantined: Mapping[str, int]
     """Rows by reason; ``rows_in == rows + sum(quarantined.values())``."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The vocabulary of each field of the answer, in the order the answer writes them."""
 
 
 @dataclass(frozen=True)

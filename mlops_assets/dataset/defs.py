@@ -1,0 +1,241 @@
+"""The assets of the group ``dataset``."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.artifacts import LineageError
+from mlops_assets.dataset import expectations, sources, splits, validation, versioning
+from mlops_assets.dataset.privacy import excerpt
+from mlops_assets.home import Home
+from mlops_assets.profiles import asset_config
+from mlops_assets.refs import RawDatasetRef, Row, SplitsRef, ValidatedRef, read_rows
+from mlops_assets.resources import Workspace
+
+OWNERS = ["team:ml-platform"]
+PREVIEW = 5  # rows shown on an asset's page
+MOST_LABELS = 12  # labels of one field shown in the label mix
+
+REASONS = {
+    "broken_json": "the line is not a JSON object",
+    "missing_field": "id, group or messages are missing or not text",
+    "bad_roles": "the turns are not user, assistant, ... ending with the assistant",
+    "empty_text": "a message before the answer is empty",
+    "oversize_text": "a message before the answer is too long",
+    "bad_timestamp": "the time is missing, unreadable or out of range",
+    "bad_answer": "the answer is not a JSON object with exactly the expected fields",
+    "wrong_label": "a label is not in the vocabulary",
+    "duplicate_id": "an earlier row has the same id",
+    "also_in_train": "the test text also stands in train, ignoring case",
+    "also_in_train_but_for_spaces": "the same, ignoring case and spacing",
+    "duplicate_text": "an earlier row has the same text, ignoring case and spacing",
+}
+
+
+class RawDatasetConfig(sources.RawDatasetSpec, dg.Config):
+    """Run config of ``raw_dataset``."""
+
+
+class ValidationConfig(expectations.ValidationSpec, dg.Config):
+    """Run config of ``validated_dataset``."""
+
+
+class SplitConfig(splits.SplitSpec, dg.Config):
+    """Run config of ``dataset_splits``."""
+
+
+@dg.asset(group_name="dataset", kinds={"dvc"}, owners=OWNERS, code_version="1")
+def raw_dataset(
+    context: dg.AssetExecutionContext, config: RawDatasetConfig, workspace: Workspace
+) -> dg.MaterializeResult[RawDatasetRef]:
+    """The DVC-tracked source data, exactly as it lies on disk.
+
+    Its data version is DVC's own hash of the content. Shipped data that is missing is rebuilt
+    bit for bit with `dvc repro` and compared with the hash that `data/dvc.lock` pins.
+    """
+    with workspace.stage(context):
+        ref = sources.observe(config)
+    return dg.MaterializeResult(
+        value=ref, data_version=dg.DataVersion(ref.version), metadata=_raw_metadata(ref)
+    )
+
+
+@dg.asset(
+    group_name="dataset", kinds={"greatexpectations", "pandas"}, owners=OWNERS, code_version="1"
+)
+def validated_dataset(
+    context: dg.AssetExecutionContext,
+    config: ValidationConfig,
+    workspace: Workspace,
+    raw_dataset: RawDatasetRef,
+) -> dg.MaterializeResult[ValidatedRef]:
+    """The rows that are fit to learn from, personal data redacted.
+
+    A Great Expectations suite judges every row (form, roles, lengths, times, labels,
+    duplicates) and the data as a whole (size, vocabulary coverage, class balance). Bad rows go
+    to a quarantine file with line number and reason; too many of them, or a failed expectation
+    about the whole, stops the lineage here.
+    """
+    with workspace.stage(context) as store:
+        ref = validation.validate(store, raw_dataset, config)
+        directory = store.path(ref.artifact)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata=_validated_metadata(ref, directory),
+    )
+
+
+@dg.asset(group_name="dataset", kinds={"python", "jsonl"}, owners=OWNERS, code_version="1")
+def dataset_splits(
+    context: dg.AssetExecutionContext,
+    config: SplitConfig,
+    workspace: Workspace,
+    validated_dataset: ValidatedRef,
+) -> dg.MaterializeResult[SplitsRef]:
+    """Train, validation and test rows.
+
+    The split of a row is a stable hash of its group (the customer), so a row never moves when
+    data grows, and no customer and no text stands in two splits. Splits that the source fixes
+    are kept: its test rows are for measuring only.
+    """
+    with workspace.stage(context) as store:
+        ref = splits.split(store, validated_dataset, config)
+        directory = store.path(ref.artifact)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata=_splits_metadata(ref, directory),
+    )
+
+
+def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
+    path = Path(ref.path)
+    first = path / next(iter(ref.files)) if path.is_dir() else path
+    lines = "\n".join(excerpt(line.rstrip()) for _, line in islice(sources.text_lines(first), 3))
+    files = [{"file": name, "bytes": size} for name, size in ref.files.items()]
+    return {
+        "dvc_hash": ref.version,
+        "committed": ref.committed,
+        "path": dg.MetadataValue.path(ref.path),
+        "format": ref.format,
+        "files": _table(files),
+        "bytes": sum(ref.files.values()),
+        "first_lines": dg.MetadataValue.md(f"```\n{lines}\n```"),
+    }
+
+
+def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
+    reasons = [
+        {"reason": reason, "rows": rows, "meaning": REASONS.get(reason, "")}
+        for reason, rows in ref.quarantined.items()
+    ]
+    with (directory / validation.QUARANTINE).open(encoding="utf-8") as stream:
+        examples = [json.loads(line) for line in islice(stream, PREVIEW)]
+    rows = list(islice(read_rows(directory / validation.ROWS), PREVIEW))
+    picture = base64.b64encode((directory / validation.CLASS_BALANCE).read_bytes()).decode()
+    docs = directory / validation.DATA_DOCS / "index.html"
+    return {
+        "rows_in": ref.rows_in,
+        "rows": ref.rows,
+        "quarantined": ref.rows_in - ref.rows,
+        "quarantined_share": round((ref.rows_in - ref.rows) / max(ref.rows_in, 1), 4),
+        "quarantine_by_reason": _table(reasons),
+        "quarantine_examples": _table(examples),
+        "quarantine_file": dg.MetadataValue.path(directory / validation.QUARANTINE),
+        "redacted_rows": dg.MetadataValue.json(dict(ref.artifact.summary["redacted_rows"])),
+        "data_docs": dg.MetadataValue.url(docs.as_uri()),
+        "class_balance": dg.MetadataValue.md(f"![rows by label](data:image/png;base64,{picture})"),
+        "preview": dg.MetadataValue.md(_preview(rows)),
+        "from_store": ref.artifact.reused,
+    }
+
+
+def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
+    total, groups = sum(ref.rows.values()), ref.artifact.summary["groups"]
+    sizes = [
+        {
+            "split": name,
+            "rows": rows,
+            "share": round(rows / total, 4),
+            "groups": groups[name],
+        }
+        for name, rows in ref.rows.items()
+    ]
+    parts = {name: list(read_rows(directory / f"{name}.jsonl")) for name in ref.rows}
+    return {
+        "rows": total,
+        "splits": _table(sizes),
+        "label_mix": dg.MetadataValue.md(_label_mix(ref, parts)),
+        "labels": dg.MetadataValue.json({name: list(v) for name, v in ref.labels.items()}),
+        "preview": dg.MetadataValue.md(_preview(parts["train"][:PREVIEW])),
+        "path": dg.MetadataValue.path(directory),
+        "from_store": ref.artifact.reused,
+    }
+
+
+def _label_mix(ref: SplitsRef, parts: Mapping[str, Sequence[Row]]) -> str:
+    """A table for each field: share of each label in each split, the most frequent first."""
+    counts = {name: validation.label_counts(rows, ref.labels) for name, rows in parts.items()}
+    lines: list[str] = []
+    for field, labels in ref.labels.items():
+        lines += [f"| {field} | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
+        ranked = sorted(labels, key=lambda label: -counts["train"][field][label])
+        for label in ranked[:MOST_LABELS]:
+            shares = [
+                counts[name][field][label] / max(len(rows), 1) for name, rows in parts.items()
+            ]
+            lines.append(f"| {label} | {' | '.join(f'{share:.1%}' for share in shares)} |")
+        if len(ranked) > MOST_LABELS:
+            lines.append(f"| *{len(ranked) - MOST_LABELS} more* |{' |' * len(parts)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _preview(rows: Sequence[Row]) -> str:
+    lines = ["| id | text | answer |", "|---|---|---|"]
+    for row in rows:
+        cells = (row.id, excerpt(row.prompt[-1]["content"]), f"`{row.answer}`")
+        lines.append(
+            "| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A table for the asset's page; one line saying so when there is nothing to show."""
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(record)) for record in records or [{"rows": "none"}]]
+    )
+
+
+@dg.sensor(
+    job_name="retrain",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `retrain` when DVC's hash of the data changes, once for each content.",
+)
+def data_change_sensor(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Compares the data on disk with the version that the latest run read."""
+    try:
+        version = versioning.current_version(RawDatasetConfig(**asset_config("raw_dataset")).path)
+    except LineageError as error:
+        return dg.SkipReason(str(error))
+    latest = Home.from_environment().latest("raw_dataset")
+    seen = latest.version if isinstance(latest, RawDatasetRef) else "nothing"
+    if version == seen:
+        return dg.SkipReason(f"The data is still {version}.")
+    return dg.RunRequest(
+        run_key=f"data:{version}",
+        tags={"mlops/trigger": "data", "mlops/reason": f"DVC hash {seen} became {version}"},
+    )
+
+
+defs = dg.Definitions(
+    assets=[raw_dataset, validated_dataset, dataset_splits], sensors=[data_change_sensor]
+)
