@@ -11,7 +11,7 @@ def draw_class_balance(path: Path, counts: Mapping[str, Mapping[str, int]]) -> N
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(counts), 3.2), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(counts), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(counts), squeeze=False)[0]
     for panel, (name, labels) in zip(panels, counts.items(), strict=True):
@@ -24,8 +24,7 @@ def draw_class_balance(path: Path, counts: Mapping[str, Mapping[str, int]]) -> N
             panel.set_xticks(range(len(ranked)), [label for label, _ in ranked], rotation=30)
         else:
             panel.set_xticks([])
-            panel.set_xlabel(
-                f"from {ranked[0][0]} ({ranked[0][1]}) to {ranked[-1][0]} ({ranked[-1][1]})"
-            )
+            first, last = ranked[0], ranked[-1]
+            panel.set_xlabel(f"most: {first[0]} ({first[1]})\nleast: {last[0]} ({last[1]})")
     # Without the library's version in it, the picture depends on the data only.
     figure.savefig(path, dpi=110, metadata={"Software": None})

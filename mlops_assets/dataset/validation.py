@@ -18,7 +18,7 @@ from typing import Any
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, digest_file
 from mlops_assets.dataset import expectations, sources, versioning
 from mlops_assets.dataset.class_balance import draw_class_balance
-from mlops_assets.dataset.datadocs import write_data_docs
+from mlops_assets.dataset.datadocs import quiet_context, write_data_docs
 from mlops_assets.dataset.expectations import Labels, ValidationSpec
 from mlops_assets.dataset.privacy import excerpt
 from mlops_assets.dataset.sources import Candidate
@@ -156,7 +156,7 @@ def _judge(
     with warnings.catch_warnings():
         # GX and its dependencies announce their own deprecations when they are imported.
         warnings.simplefilter("ignore")
-        context = expectations.quiet_context(str(docs))
+        context = quiet_context(str(docs))
         rows = expectations.run_suite(
             context,
             "rows",
