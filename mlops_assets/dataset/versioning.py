@@ -137,9 +137,15 @@ def _reproduce(out: Path, pinned: Pin) -> None:
 def _run_dvc(folder: Path, stage: str) -> "subprocess.CompletedProcess[str]":
     root = next((parent for parent in folder.parents if (parent / ".dvc").is_dir()), folder)
     # DVC unpickles what lies in its caches: nobody else may write there.
-    for private in ("tmp", "cache"):
-        (root / ".dvc" / private).mkdir(mode=0o700, exist_ok=True)
-        (root / ".dvc" / private).chmod(0o700)
+    try:
+        for private in ("tmp", "cache"):
+            (root / ".dvc" / private).mkdir(mode=0o700, exist_ok=True)
+            (root / ".dvc" / private).chmod(0o700)
+    except PermissionError as error:
+        raise LineageError(
+            f"DVC cannot write to {root / '.dvc'}, so the missing data cannot be rebuilt.",
+            f"Run once as the owner of {root}, or build the data into the image (`dvc repro`).",
+        ) from error
     # The stage's command finds the Python that we run under, whatever the shell's PATH says.
     search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     environment = os.environ | {
