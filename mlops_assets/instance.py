@@ -11,17 +11,13 @@ from typing import Any
 import yaml
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 
 from mlops_assets.artifacts import LineageError
 
 
-class StorageFromEnvironment(ConfigurableClass):
+class StorageFromEnvironment(DagsterSqliteStorage):
     """Postgres when ``DAGSTER_POSTGRES_URL`` is set, else SQLite."""
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:

@@ -40,14 +40,14 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         home = self.home
         try:
             with translate_disk_full(home.root), _forwarded_logs(context):
-                if run_lock.hold(home, context.run_id):
+                if run_lock.hold(home, context.run.run_id):
                     _check_settings(context)
                 yield home.store
         except LineageError as error:
-            fail_mlflow_run(home, context.run_id)
+            fail_mlflow_run(home, context.run.run_id)
             raise dg.Failure(str(error), allow_retries=False) from error
         except Exception:
-            fail_mlflow_run(home, context.run_id)
+            fail_mlflow_run(home, context.run.run_id)
             raise
 
 
@@ -131,12 +131,12 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
             SimpleNamespace(
                 log=context.log,
                 dagster_run=context.run,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 resource_config={
                     "experiment_name": self.experiment,
                     "mlflow_tracking_uri": home.mlflow_uri,
                     "env": {},
-                    "extra_tags": {"dagster_job": context.job_name},
+                    "extra_tags": {"dagster_job": context.run.job_name},
                 },
             )
         )

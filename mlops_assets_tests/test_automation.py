@@ -4,6 +4,7 @@ Runs are queued, not started: what is tested is which runs are asked for, and ho
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,16 +12,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import time_machine
 from dagster import DagsterInstance, DagsterRun
-from dagster._core.test_utils import freeze_time
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import ModuleTarget
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from mlops_assets.artifacts import Artifact
 from mlops_assets.home import Home
-from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import DriftReportRef, RawDatasetRef, dump_ref
 from mlops_assets_tests.commands import environment_for
 
@@ -52,13 +54,13 @@ class Daemon:
         """One evaluation of every running sensor, ``later`` than the last one."""
         self.now += later
         logger = logging.getLogger("daemon")
-        with freeze_time(self.now), ThreadPoolExecutor(1) as pool:
+        with time_machine.travel(self.now), ThreadPoolExecutor(1) as pool:
             futures: dict[str, object] = {}
             list(execute_sensor_iteration(self.workspace, logger, pool, None, futures))  # type: ignore[arg-type]
 
     def tick_schedules(self, until: datetime) -> None:
         """Everything that the schedules are due to start until then."""
-        with freeze_time(until):
+        with time_machine.travel(until):
             list(launch_scheduled_runs(self.workspace, logging.getLogger("daemon"), until, {}))
 
 
@@ -76,10 +78,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def daemon(home: Home, data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     monkeypatch.setenv("DAGSTER_HOME", environment_for(home.root)["DAGSTER_HOME"])
-    target = ModuleTarget("mlops_assets.definitions", None, str(PROJECT), "mlops_assets")
+    # In this process, so that the sensors live in the test's time too.
+    code = LoadableTargetOrigin(sys.executable, module_name="mlops_assets.definitions")
+    origin = InProcessCodeLocationOrigin(code, location_name="mlops_assets")
     with (
         DagsterInstance.get() as instance,
-        WorkspaceProcessContext(instance, target) as workspace,
+        WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as workspace,
     ):
         yield Daemon(workspace)
 
