@@ -418,22 +418,6 @@ def test_provenance_without_any_record_is_a_hash_and_says_so(
 # --- the registry ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database with its tables, made once: that alone takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_registered_models()
-    return path
-
-
-@pytest.fixture
-def registry_home(home: Home, empty_registry: Path) -> Home:
-    shutil.copy(empty_registry, home.mlflow_database)
-    return home
-
-
 def client(home: Home) -> Any:
     from mlflow import MlflowClient
 
@@ -468,20 +452,20 @@ def forbid_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_client", refuse)
 
 
-def test_a_version_has_every_tag_and_can_be_downloaded(registry_home: Home) -> None:
-    case = make_case(registry_home, "a")
-    number = register(registry_home, case)
-    version = client(registry_home).get_model_version(NAME, str(number))
+def test_a_version_has_every_tag_and_can_be_downloaded(tracked_home: Home) -> None:
+    case = make_case(tracked_home, "a")
+    number = register(tracked_home, case)
+    version = client(tracked_home).get_model_version(NAME, str(number))
     assert set(REQUIRED) <= version.tags.keys()
     assert all(version.tags[name] for name in REQUIRED)
     assert version.tags["mlflow_run"] == "mlflow-run"
     assert version.tags["bundle_digest"] == case.evaluated.bundle.digest
     assert "75.0%" in version.description
-    from mlflow.artifacts import download_artifacts
+    import mlflow
 
-    local = Path(
-        download_artifacts(f"models:/{NAME}@candidate", tracking_uri=registry_home.mlflow_uri)
-    )
+    mlflow.set_tracking_uri(tracked_home.mlflow_uri)
+    local = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@candidate"))
+    mlflow.set_tracking_uri(None)
     held = json.loads((local / "bundle.json").read_text())
     assert held["digest"] == case.evaluated.bundle.digest
     assert (local / "adapter/adapter_model.safetensors").read_text() == "a"
@@ -506,62 +490,62 @@ def test_the_package_has_a_signature_and_cannot_be_unpickled(home: Home) -> None
 
 
 def test_registering_again_finds_the_version_without_mlflow(
-    registry_home: Home, monkeypatch: pytest.MonkeyPatch
+    tracked_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, other = make_case(registry_home, "a"), make_case(registry_home, "b")
-    assert (register(registry_home, case), register(registry_home, other)) == (1, 2)
-    assert register(registry_home, case) == 1  # moves the alias back
+    case, other = make_case(tracked_home, "a"), make_case(tracked_home, "b")
+    assert (register(tracked_home, case), register(tracked_home, other)) == (1, 2)
+    assert register(tracked_home, case) == 1  # moves the alias back
     forbid_mlflow(monkeypatch)
-    assert register(registry_home, case, replace(CODE, git_commit="later")) == 1
+    assert register(tracked_home, case, replace(CODE, git_commit="later")) == 1
 
 
-def test_the_champion_keeps_its_version_whatever_its_report(registry_home: Home) -> None:
-    number = register(registry_home, case := make_case(registry_home, "a"))
-    first = decide_on(registry_home, case, number)
-    measured_again = make_case(registry_home, "a", champion=(first.bundle, 300))
-    assert register(registry_home, measured_again) == number
+def test_the_champion_keeps_its_version_whatever_its_report(tracked_home: Home) -> None:
+    number = register(tracked_home, case := make_case(tracked_home, "a"))
+    first = decide_on(tracked_home, case, number)
+    measured_again = make_case(tracked_home, "a", champion=(first.bundle, 300))
+    assert register(tracked_home, measured_again) == number
 
 
-def test_a_crash_after_the_version_was_written_heals(registry_home: Home) -> None:
-    number = register(registry_home, case := make_case(registry_home, "a"))
-    connection = client(registry_home)
+def test_a_crash_after_the_version_was_written_heals(tracked_home: Home) -> None:
+    number = register(tracked_home, case := make_case(tracked_home, "a"))
+    connection = client(tracked_home)
     connection.delete_registered_model_alias(NAME, "candidate")
     connection.delete_model_version_tag(NAME, str(number), "git_commit")
-    assert register(registry_home, case) == number
+    assert register(tracked_home, case) == number
     healed = connection.get_model_version_by_alias(NAME, "candidate")
     assert int(healed.version) == number
     assert healed.tags["git_commit"] == CODE.git_commit
     assert len(connection.search_model_versions(f"name = '{NAME}'")) == 1
 
 
-def test_a_lost_registry_is_filled_again(registry_home: Home, empty_registry: Path) -> None:
-    first, second = make_case(registry_home, "a", tuned=200), make_case(registry_home, "b")
-    register(registry_home, first)
-    assert register(registry_home, second) == 2
-    decide_on(registry_home, second, 2)
-    assert registry.reconcile(registry_home, NAME)["champion"] == 2
-    shutil.copy(empty_registry, registry_home.mlflow_database)
-    assert register(registry_home, second) == 1
-    assert registry.reconcile(registry_home, NAME)["champion"] == 1
+def test_a_lost_registry_is_filled_again(tracked_home: Home, migrated_database: Path) -> None:
+    first, second = make_case(tracked_home, "a", tuned=200), make_case(tracked_home, "b")
+    register(tracked_home, first)
+    assert register(tracked_home, second) == 2
+    decide_on(tracked_home, second, 2)
+    assert registry.reconcile(tracked_home, NAME)["champion"] == 2
+    shutil.copy(migrated_database, tracked_home.mlflow_database)
+    assert register(tracked_home, second) == 1
+    assert registry.reconcile(tracked_home, NAME)["champion"] == 1
 
 
-def test_aliases_follow_the_ledger(registry_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = make_case(registry_home, "a", tuned=200)
-    register(registry_home, first)
-    assert registry.reconcile(registry_home, NAME) == {"candidate": 1}
-    digest = decide_on(registry_home, first, 1).bundle
-    assert registry.reconcile(registry_home, NAME) == {"candidate": 1, "champion": 1}
-    second = make_case(registry_home, "b", champion=(digest, 200))
-    register(registry_home, second)
-    decide_on(registry_home, second, 2)
+def test_aliases_follow_the_ledger(tracked_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_case(tracked_home, "a", tuned=200)
+    register(tracked_home, first)
+    assert registry.reconcile(tracked_home, NAME) == {"candidate": 1}
+    digest = decide_on(tracked_home, first, 1).bundle
+    assert registry.reconcile(tracked_home, NAME) == {"candidate": 1, "champion": 1}
+    second = make_case(tracked_home, "b", champion=(digest, 200))
+    register(tracked_home, second)
+    decide_on(tracked_home, second, 2)
     # A crash here leaves the alias behind; whoever reconciles next moves it.
-    assert registry.glance(registry_home, NAME) == registry.look(client(registry_home), NAME)
+    assert registry.glance(tracked_home, NAME) == registry.look(client(tracked_home), NAME)
     expected = {"candidate": 2, "champion": 2, "previous": 1}
-    assert registry.reconcile(registry_home, NAME) == expected
-    client(registry_home).set_registered_model_alias(NAME, "champion", "1")  # by another hand
-    assert registry.reconcile(registry_home, NAME) == expected
+    assert registry.reconcile(tracked_home, NAME) == expected
+    client(tracked_home).set_registered_model_alias(NAME, "champion", "1")  # by another hand
+    assert registry.reconcile(tracked_home, NAME) == expected
     forbid_mlflow(monkeypatch)
-    assert registry.reconcile(registry_home, NAME) == expected
+    assert registry.reconcile(tracked_home, NAME) == expected
 
 
 def test_a_glance_that_fails_proves_nothing(home: Home) -> None:
@@ -598,37 +582,39 @@ def metadata_of(result: Any, asset: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_the_assets_register_and_promote_once(registry_home: Home) -> None:
+def test_the_assets_register_and_promote_once(tracked_home: Home) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        case = make_case(registry_home, "a")
+        case = make_case(tracked_home, "a")
         assert materialize(case, instance).success
-        assert client(registry_home).get_model_version_by_alias(NAME, "champion").version == 1
+        assert client(tracked_home).get_model_version_by_alias(NAME, "champion").version == 1
         digest = case.evaluated.bundle.digest
-        again = materialize(make_case(registry_home, "a", champion=(digest, 300)), instance)
+        again = materialize(make_case(tracked_home, "a", champion=(digest, 300)), instance)
         assert again.success
     version, decision = (
         metadata_of(again, name) for name in ("registered_model", "promotion_decision")
     )
     assert (version["version"], version["from_store"]) == (1, True)
     assert version["model_card"].startswith(f"# {NAME}")
-    assert {record.data["tag"] for record in version["lineage"]} >= set(REQUIRED)
+    assert {record.data["tag"] for record in version["lineage"].records} >= set(REQUIRED)
     assert (decision["outcome"], decision["ledger_entries"]) == (PROMOTED, 1)
     assert decision["from_store"] is True
-    latest = registry_home.latest("registered_model")
+    latest = tracked_home.latest("registered_model")
     assert isinstance(latest, RegisteredModelRef)
     assert latest.version == 1
-    runs = client(registry_home).search_runs(["1"])
+    runs = client(tracked_home).search_runs(["1"])
     assert [run.info.status for run in runs] == ["FINISHED"]
+    held = client(tracked_home).get_model_version(NAME, "1")
+    assert held.source.startswith(tracked_home.mlflow_artifacts.as_uri())
 
 
-def test_a_changed_report_fails_the_run_and_promotes_nothing(registry_home: Home) -> None:
-    case = make_case(registry_home, "a")
-    (registry_home.store.path(case.evaluated.artifact) / "report.json").write_text("{}")
+def test_a_changed_report_fails_the_run_and_promotes_nothing(tracked_home: Home) -> None:
+    case = make_case(tracked_home, "a")
+    (tracked_home.store.path(case.evaluated.artifact) / "report.json").write_text("{}")
     with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(case, instance)
     assert not result.success
     assert "changed after it was built" in str(result.all_events)
-    assert registry_home.ledger.entries() == []
+    assert tracked_home.ledger.entries() == []
 
 
 @pytest.mark.parametrize("name", ["a b", "x' or name='y", "", "-"])

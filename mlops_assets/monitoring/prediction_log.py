@@ -167,7 +167,7 @@ def parse(line: bytes) -> tuple[PredictionRecord | None, str]:
         return None, "not a record"
     except (ValueError, RecursionError):
         return None, "not JSON" if line.endswith(b"\n") else "torn line"
-    if not any(message.get("role") == "user" for message in record.messages):
+    if not any(item.get("role") == "user" and item.get("content") for item in record.messages):
         return None, "no user message"
     return record, ""
 
