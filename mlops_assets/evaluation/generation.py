@@ -16,7 +16,7 @@ from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
 from mlops_assets.evaluation.metrics import percentile
-from mlops_assets.evaluation.model_loading import LoadedModel, load_model
+from mlops_assets.evaluation.model_loading import LoadedModel, fitting_threads, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row, write_jsonl
@@ -75,7 +75,8 @@ def predict(
 
     def produce(directory: Path) -> dict[str, Any]:
         loaded = load_model(base, adapter)
-        return _answer_and_time(loaded, subject, rows, spec, directory / "predictions.jsonl")
+        with fitting_threads(loaded):
+            return _answer_and_time(loaded, subject, rows, spec, directory / "predictions.jsonl")
 
     return store.build(recipe, produce)
 

@@ -23,6 +23,13 @@ NAMES = {
     "majority": "Commonest answer",
     "tfidf": "TF-IDF + linear SVM",
 }
+SHORT = {
+    "base": "Base",
+    "tuned": "Tuned",
+    "champion": "Champion",
+    "majority": "Majority",
+    "tfidf": "TF-IDF",
+}
 COLOURS = {
     "base": "#94a3b8",
     "tuned": "#4f46e5",
@@ -37,14 +44,23 @@ DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
+class Answer:
+    """An answer as the page shows it: field by field, or as it is where it is no JSON."""
+
+    text: str
+    fields: tuple[tuple[str, str, bool], ...]
+    """Name, value and whether it is the reference's."""
+
+
+@dataclass(frozen=True)
 class Example:
     """One row as the page shows it."""
 
     id: str
     text: str
-    reference: str
-    tuned: str
-    other: str
+    reference: Answer
+    tuned: Answer
+    other: Answer
 
 
 def write_page(
@@ -85,6 +101,7 @@ def render(
         systems=[name for name in scoring.SYSTEMS if report["exact_match"][name] is not None],
         models=[name for name in scoring.MODELS if report["exact_match"][name] is not None],
         names=NAMES,
+        short=SHORT,
         colours=COLOURS,
         floors=floors,
         passed=gate.passes(floors),
@@ -163,7 +180,22 @@ def _examples(
 
 def _example(row: Row, tuned: str, other: str) -> Example:
     text = row.prompt[-1]["content"] if row.prompt else ""
-    return Example(row.id, *(_excerpt(part) for part in (text, row.answer, tuned, other)))
+    reference, ours, theirs = (_answer(row.answer, part) for part in (row.answer, tuned, other))
+    return Example(row.id, _excerpt(text), reference, ours, theirs)
+
+
+def _answer(reference: str, output: str) -> Answer:
+    expected, found = metrics.parse_object(reference), metrics.parse_object(output)
+    if not expected or not found:
+        return Answer(_excerpt(output), ())
+    shown = dict.fromkeys(expected, "(missing)") | dict(found)
+    return Answer(
+        _excerpt(output),
+        tuple(
+            (name, _excerpt(str(value)), name in found and value == expected.get(name))
+            for name, value in shown.items()
+        ),
+    )
 
 
 def _excerpt(text: str) -> str:
@@ -188,7 +220,7 @@ def draw_plot(report: Mapping[str, Any], to: Path) -> None:
         left.annotate(percent(value), (high, row), xytext=(4, -3), textcoords="offset points")
     left.set_yticks(range(len(systems)), [NAMES[name] for name in systems])
     left.invert_yaxis()
-    left.set(xlim=(0, 1.18), title="Exact match, 95% intervals")
+    left.set(xlim=(0, 1.2), title="Exact match, 95% intervals")
     fields, width = list(report["fields"]), 0.8 / len(systems)
     for row, name in enumerate(systems):
         places = [column + row * width - 0.4 + width / 2 for column in range(len(fields))]
@@ -196,6 +228,9 @@ def draw_plot(report: Mapping[str, Any], to: Path) -> None:
         right.bar(places, values, width, color=COLOURS[name], label=NAMES[name])
     right.set_xticks(range(len(fields)), fields)
     right.set(ylim=(0, 1), title="Accuracy by field")
+    shares = [0, 0.25, 0.5, 0.75, 1]
+    left.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    right.set_yticks(shares, [f"{share:.0%}" for share in shares])
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.title.set_size(10)
