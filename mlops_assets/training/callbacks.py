@@ -1,0 +1,84 @@
+"""What the trainer calls while it works: progress, the log, and MLflow metrics by step."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.progress import Advance
+from mlops_assets.training.training_log import Step, TrainingLog, Validation
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from transformers import TrainerCallback
+
+SECONDS_BETWEEN_BATCHES = 5.0  # a metric by itself costs MLflow more than a training step
+
+
+class MetricQueue:
+    """Sends metrics of the active MLflow run in batches."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Metric] = []
+        self._sent = time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        """Queue ``metrics`` of ``step``; the batch leaves when it is old enough."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
+        if time.monotonic() - self._sent > SECONDS_BETWEEN_BATCHES:
+            self.send()
+
+    def send(self) -> None:
+        """Send what waits, if there is an active run."""
+        import mlflow
+
+        if (run := mlflow.active_run()) is not None:
+            client = mlflow.MlflowClient()
+            for start in range(0, len(self._waiting), 1000):  # the most that MLflow takes at once
+                batch = self._waiting[start : start + 1000]
+                client.log_batch(run.info.run_id, metrics=batch)
+        self._waiting.clear()
+        self._sent = time.monotonic()
+
+
+def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
+    """A callback that fills ``log``, advances the bar and logs to the active MLflow run."""
+    from transformers import TrainerCallback
+
+    queue = MetricQueue()
+
+    class Recorder(TrainerCallback):  # type: ignore[misc]
+        """The clock runs from the first step to the last, minus the validations."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.clock = time.monotonic()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            advance(1, f"loss {log.steps[-1].loss:.3f}" if log.steps else "")
+
+        def on_log(
+            self, _args: Any, state: Any, *_: Any, logs: dict[str, float], **__: Any
+        ) -> None:
+            step = state.global_step
+            if "eval_loss" in logs:
+                self.clock += logs["eval_runtime"]
+                log.add_validation(Validation(step, logs["eval_loss"]))
+                queue.add(step, {"validation_loss": logs["eval_loss"]})
+            elif "loss" in logs:
+                self._record_step(step, int(state.num_input_tokens_seen), logs)
+
+        def _record_step(self, step: int, tokens: int, logs: dict[str, float]) -> None:
+            norm = logs.get("grad_norm", 0.0)
+            point = Step(step, logs["epoch"], logs["loss"], logs["learning_rate"], norm)
+            now = time.monotonic() - self.clock
+            speed = (tokens - log.tokens) / max(now - log.seconds, 1e-9)
+            log.tokens, log.seconds = tokens, now
+            log.add_step(point)
+            queue.add(step, {"loss": point.loss, "learning_rate": point.learning_rate})
+            queue.add(step, {"tokens_per_second": speed})
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            queue.send()
+
+    return Recorder()

@@ -1,0 +1,126 @@
+"""The assets of the stage `training`: the base model and its LoRA adapter."""
+
+import base64
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.artifacts import SHORT
+from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
+from mlops_assets.resources import Tracking, Workspace
+from mlops_assets.training import base_model as base_models
+from mlops_assets.training import finetune as finetuning
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+
+OWNERS = ["team:ml-platform"]
+MLFLOW_UI = "http://127.0.0.1:5000"  # where `make dev` starts it
+
+
+class BaseModelConfig(BaseModelSpec, dg.Config):
+    """Settings of the asset `base_model`."""
+
+
+class FinetuneConfig(FinetuneSpec, dg.Config):
+    """Settings of the asset `lora_adapter`."""
+
+
+@dg.asset(
+    group_name="training",
+    kinds={"huggingface", "pytorch"},
+    owners=OWNERS,
+    code_version=base_models.CODE_VERSION,
+)
+def base_model(
+    context: dg.AssetExecutionContext,
+    config: BaseModelConfig,
+    workspace: Workspace,
+    dataset_splits: SplitsRef,
+) -> dg.MaterializeResult[BaseModelRef]:
+    """The causal language model that is fine-tuned: a hub model at a pinned commit, a local
+    directory, or by default a Llama of a million parameters that is built here, with its own
+    tokenizer, and pretrained on the texts of the train split. The tiny one knows the chat
+    format and the label words but not the task. Only safetensors are taken; pickle weights
+    and code from model directories are refused.
+    """
+    with workspace.stage(context) as store:
+        ref = base_models.provide(store, dataset_splits, config)
+        files = sorted(path.name for path in store.path(ref.artifact).iterdir())
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata={
+            "from_store": ref.artifact.reused,
+            "name": ref.name,
+            "parameters": ref.parameters,
+            "digest": ref.artifact.digest[:SHORT],
+            "directory": dg.MetadataValue.path(str(store.path(ref.artifact))),
+            "files": dg.MetadataValue.md("\n".join(f"- `{name}`" for name in files)),
+            **_pretraining(ref.artifact.summary),
+        },
+    )
+
+
+@dg.asset(
+    group_name="training",
+    kinds={"huggingface", "pytorch", "mlflow"},
+    owners=OWNERS,
+    code_version=finetuning.CODE_VERSION,
+    pool="training",
+)
+def lora_adapter(
+    context: dg.AssetExecutionContext,
+    config: FinetuneConfig,
+    workspace: Workspace,
+    tracking: Tracking,
+    dataset_splits: SplitsRef,
+    base_model: BaseModelRef,
+) -> dg.MaterializeResult[AdapterRef]:
+    """The LoRA adapter that teaches the base model the task: TRL's `SFTTrainer` over packed
+    conversations, loss on the answers only, everything seeded. Settings, losses by step,
+    tokens per second and the loss curve go to MLflow. The same inputs and settings are found
+    in the artifact store instead of being trained again; the MLflow run shown is then the
+    one that trained them.
+    """
+    with workspace.stage(context) as store:
+        ref = finetuning.finetune(
+            store,
+            dataset_splits,
+            base_model,
+            config,
+            attach=lambda: tracking.attach(context),
+            dagster_run=context.run.run_id,
+        )
+        directory = store.path(ref.artifact)
+    summary = ref.artifact.summary
+    picture = base64.b64encode((directory / finetuning.CURVE).read_bytes()).decode()
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata={
+            "from_store": ref.artifact.reused,
+            "loss_curve": dg.MetadataValue.md(f"![loss](data:image/png;base64,{picture})"),
+            **{name: summary[name] for name in finetuning.FIGURES},
+            "digest": ref.artifact.digest[:SHORT],
+            "directory": dg.MetadataValue.path(str(directory)),
+            "mlflow_run": ref.mlflow_run,
+            "mlflow": _mlflow_link(ref),
+            "trained_by_run": dg.MetadataValue.dagster_run(ref.dagster_run),
+        },
+    )
+
+
+def _pretraining(summary: Mapping[str, Any]) -> dict[str, Any]:
+    figures = ("pretraining_loss", "pretraining_tokens", "tokens_per_second", "seconds")
+    return {name: summary[name] for name in (*figures, "revision") if name in summary}
+
+
+def _mlflow_link(ref: AdapterRef) -> dg.MetadataValue[Any]:
+    experiment = ref.artifact.summary["mlflow_experiment"]
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    page = server.rstrip("/") if server.startswith("http") else MLFLOW_UI
+    return dg.MetadataValue.url(f"{page}/#/experiments/{experiment}/runs/{ref.mlflow_run}")
+
+
+defs = dg.Definitions(assets=[base_model, lora_adapter])

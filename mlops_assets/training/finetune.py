@@ -1,0 +1,158 @@
+"""LoRA fine-tuning of the base model with TRL and PEFT.
+
+Loss on the answers only, rows packed, everything seeded: on one machine's CPU the same
+inputs give the same bytes, so the artifact holds no time, host or path. What did take time
+(tokens per second, seconds) is in the artifact's summary and in MLflow.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
+from mlops_assets.progress import progress
+from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, read_rows
+from mlops_assets.training.callbacks import make_recorder
+from mlops_assets.training.encoding import encode
+from mlops_assets.training.loss_curve import draw_loss_curve
+from mlops_assets.training.mlflow_log import log_result, log_settings
+from mlops_assets.training.quiet import quiet_libraries
+from mlops_assets.training.spec import FinetuneSpec
+from mlops_assets.training.training_log import TrainingLog
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+logger = logging.getLogger(__name__)
+
+KIND = "lora_adapter"
+CODE_VERSION = "1"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FIGURES = (
+    "train_loss",
+    "validation_loss",
+    "steps",
+    "tokens",
+    "tokens_per_second",
+    "train_seconds",
+    "trainable_parameters",
+    "trainable_share",
+    "rows_too_long",
+)
+"""Names of the summary's figures that people are shown."""
+LOG, CURVE = "training_log.json", "loss.png"
+
+Attach = Callable[[], AbstractContextManager[str]]
+"""Makes an MLflow run the active one and yields its id; called only when we really train."""
+
+
+def finetune(
+    store: ArtifactStore,
+    splits: SplitsRef,
+    base: BaseModelRef,
+    spec: FinetuneSpec,
+    attach: Attach,
+    dagster_run: str,
+) -> AdapterRef:
+    """Train the adapter that ``spec`` asks for, or find it in the store.
+
+    Raises LineageError when training diverges or when no row fits.
+    """
+
+    def produce(directory: Path) -> Mapping[str, Any]:
+        with attach() as mlflow_run, quiet_libraries():
+            experiment = log_settings(splits, base, spec)
+            summary = _train(store, splits, base, spec, directory)
+            log_result(summary, directory / CURVE)
+        runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
+        return summary | runs | {"mlflow_experiment": experiment}
+
+    inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
+    recipe = Recipe(KIND, inputs, spec.model_dump(mode="json"), CODE_VERSION, LIBRARIES)
+    artifact = store.build(recipe, produce)
+    runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
+    return AdapterRef(artifact, base.artifact, splits.dataset, *runs)
+
+
+def _train(
+    store: ArtifactStore, splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec, target: Path
+) -> dict[str, Any]:
+    """Train, write the adapter's files into ``target`` and return the summary."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from mlops_assets.training.trainer import make_trainer
+
+    torch.set_flush_denormal(True)  # denormals of dying activations cost half the speed
+    base_path = store.path(base.artifact)
+    tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
+    data = {
+        name: encode(tokenizer, _rows(store, splits, name), spec.pack_tokens)
+        for name in ("train", "validation")
+    }
+    log = TrainingLog()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(base_path, tokenizer, data, spec, Path(scratch))
+        _run(trainer, log)
+        _save_adapter(trainer.model, base, target)
+    (target / LOG).write_bytes(canonical_json(log.content()))
+    draw_loss_curve(log, target / CURVE)
+    left_out = data["train"].too_long + data["validation"].too_long
+    return _summary(trainer.model, log) | {"rows_too_long": left_out}
+
+
+def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:
+    rows = list(read_rows(store.path(splits.artifact) / f"{name}.jsonl"))
+    if not rows:
+        raise LineageError(
+            f"The {name} split has no rows.",
+            "Give the dataset more rows, or change the shares of the splits.",
+        )
+    return rows
+
+
+def _run(trainer: "SFTTrainer", log: TrainingLog) -> None:
+    """Train, then validate once more if the last step was not validated."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    passes = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
+    steps = max(passes, 1) * int(trainer.args.num_train_epochs)
+    with progress(logger, "fine-tuning", steps) as advance:
+        trainer.add_callback(make_recorder(log, advance))
+        trainer.train()
+        if not log.validations or log.validations[-1].step != trainer.state.global_step:
+            trainer.evaluate()
+
+
+def _save_adapter(model: Any, base: BaseModelRef, directory: Path) -> None:
+    """Weights and configuration only, the same bytes for the same training."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # False: only the adapter, and no look at the hub for the base's vocabulary.
+        model.save_pretrained(scratch, safe_serialization=True, save_embedding_layers=False)
+        shutil.copyfile(Path(scratch, WEIGHTS), directory / WEIGHTS)
+        config = json.loads(Path(scratch, CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base.name  # not where it lay on this machine
+    for name in ("target_modules", "modules_to_save"):  # PEFT writes sets in any order
+        config[name] = config[name] and sorted(config[name])
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _summary(model: Any, log: TrainingLog) -> dict[str, Any]:
+    trainable, total = model.get_nb_trainable_parameters()
+    return {
+        "train_loss": log.steps[-1].loss,
+        "validation_loss": log.validations[-1].loss,
+        "steps": log.steps[-1].step,
+        "tokens": log.tokens,
+        "tokens_per_second": round(log.tokens_per_second, 1),
+        "train_seconds": round(log.seconds, 1),
+        "trainable_parameters": trainable,
+        "trainable_share": round(trainable / total, 4),
+    }
