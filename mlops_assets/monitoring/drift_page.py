@@ -110,10 +110,12 @@ def _row(name: str, values: Mapping[str, Any]) -> str:
 
 
 def shown(value: float | None) -> str:
-    """A number for people: three digits, a dash when it is missing."""
+    """A number for people; a dash when it is missing."""
     if value is None:
         return "-"
-    return "< 0.0001" if 0 <= value < 0.0001 else f"{value:.3g}" if value < 0.01 else f"{value:.3f}"
+    if 0 < value < 0.0001:
+        return "< 0.0001"
+    return f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 
 
 def write_plot(path: Path, report: Mapping[str, Any]) -> None:

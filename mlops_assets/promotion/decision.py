@@ -33,14 +33,14 @@ def decide(
     """
     _check_inputs(registered, evaluated)
     champion = ledger.champion(registered.name)
+    store.path(evaluated.artifact)  # a changed report is an error, decided upon or not
     if champion and champion.decision.bundle.digest == registered.bundle.digest:
-        store.path(evaluated.artifact)  # a changed report is an error for the champion too
         reason = f"already the champion since {champion.at}"
         return _ref(champion, registered, PROMOTED, reason)
     key = _key(registered, evaluated, spec, champion)
-    evidence, judgement = _judge(store, ledger, registered, evaluated, spec, champion)
     if earlier := ledger.find(key):
         return _again(earlier, registered)
+    evidence, judgement = _judge(store, ledger, registered, evaluated, spec, champion)
     entry = ledger.append(
         Decision(
             key=key,
