@@ -216,6 +216,8 @@ def home(tmp_path, monkeypatch, prepared) -> Home:
     root = tmp_path / "home"
     shutil.copytree(prepared[0], root)
     monkeypatch.setenv("MLOPS_HOME", str(root))
+    # MLflow sets it for its subprocesses; an earlier test's would lead us to another home.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Home.from_environment()
 
 
