@@ -78,7 +78,9 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
             queue.add(step, {"loss": point.loss, "learning_rate": point.learning_rate})
             queue.add(step, {"tokens_per_second": speed})
 
-        def on_train_end(self, *_: Any, **__: Any) -> None:
+        def on_train_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+            log.last_step, log.tokens = state.global_step, int(state.num_input_tokens_seen)
+            log.seconds = time.monotonic() - self.clock
             queue.send()
 
     return Recorder()

@@ -23,6 +23,7 @@ from mlops_assets.training.loss_curve import draw_loss_curve
 from mlops_assets.training.mlflow_log import log_result, log_settings
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
+from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def finetune(
     """
 
     def produce(directory: Path) -> Mapping[str, Any]:
-        with attach() as mlflow_run, quiet_libraries():
+        threads = fitting_threads(base.parameters)
+        with attach() as mlflow_run, quiet_libraries(), threads:
             experiment = log_settings(splits, base, spec)
             summary = _train(store, splits, base, spec, directory)
             log_result(summary, directory / CURVE)
@@ -127,7 +129,7 @@ def _run(trainer: "SFTTrainer", log: TrainingLog) -> None:
     with progress(logger, "fine-tuning", steps) as advance:
         trainer.add_callback(make_recorder(log, advance))
         trainer.train()
-        if not log.validations or log.validations[-1].step != trainer.state.global_step:
+        if not log.validations or log.validations[-1].step != log.last_step:
             trainer.evaluate()
 
 
@@ -149,7 +151,7 @@ def _summary(model: Any, log: TrainingLog) -> dict[str, Any]:
     return {
         "train_loss": log.steps[-1].loss,
         "validation_loss": log.validations[-1].loss,
-        "steps": log.steps[-1].step,
+        "steps": log.last_step,
         "tokens": log.tokens,
         "tokens_per_second": round(log.tokens_per_second, 1),
         "train_seconds": round(log.seconds, 1),

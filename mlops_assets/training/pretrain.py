@@ -19,6 +19,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row
 from mlops_assets.training.spec import BaseModelSpec
+from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.tokenizer import answer_frame, label_literals, train_tokenizer
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def build_tiny(
         tokenizer = train_tokenizer(rows, labels, spec.vocabulary)
         model = _new_model(tokenizer, spec)
         corpus = _Corpus(tokenizer, rows, labels, spec.seed)
-        summary = _pretrain(model, corpus, spec)
+        with fitting_threads(model.num_parameters()):
+            summary = _pretrain(model, corpus, spec)
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     return summary | {"seconds": round(time.monotonic() - started, 1)}

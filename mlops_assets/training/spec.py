@@ -37,11 +37,11 @@ class BaseModelSpec(BaseModel):
     hidden_size: int = Field(
         128, ge=16, le=1024, multiple_of=8, description="`tiny`: width of the hidden states."
     )
-    layers: int = Field(2, ge=1, le=12, description="`tiny`: decoder layers.")
+    layers: int = Field(1, ge=1, le=12, description="`tiny`: decoder layers.")
     heads: int = Field(2, ge=1, le=16, description="`tiny`: attention heads; divide the width.")
-    mlp_size: int = Field(256, ge=16, le=4096, description="`tiny`: width of the MLP.")
+    mlp_size: int = Field(512, ge=16, le=4096, description="`tiny`: width of the MLP.")
     pretrain_epochs: int = Field(
-        3, ge=1, le=200, description="`tiny`: passes over the texts of the train split."
+        1, ge=1, le=200, description="`tiny`: passes over the texts of the train split."
     )
     pretrain_learning_rate: float = Field(
         3e-3, gt=0, le=0.1, description="`tiny`: AdamW's peak, warmed up, then cosine to zero."
@@ -98,14 +98,14 @@ class FinetuneSpec(BaseModel):
         pattern="^(auto|fp32|bf16)$",
         description="`auto` is bf16 on a GPU that has it, else fp32 (faster on CPUs here).",
     )
-    epochs: int = Field(10, ge=1, le=200, description="Passes over the train split.")
+    epochs: int = Field(3, ge=1, le=200, description="Passes over the train split.")
     learning_rate: float = Field(
         3e-3, gt=0, le=0.1, description="AdamW's peak, warmed up, then cosine to zero."
     )
     warmup_share: float = Field(0.03, ge=0, le=0.5, description="Warm-up, share of the steps.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     word_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
+        0.1, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
     )
     pack_tokens: int = Field(
         512,

@@ -39,6 +39,8 @@ class TrainingLog:
 
     steps: list[Step] = field(default_factory=list)
     validations: list[Validation] = field(default_factory=list)
+    last_step: int = 0
+    """Optimiser steps taken; the last few may be too few for a point of their own."""
     tokens: int = 0
     """Tokens trained on, prompts included."""
     seconds: float = 0.0
