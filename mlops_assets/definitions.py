@@ -17,7 +17,8 @@ LINEAGE = (dataset, training, evaluation, promotion, monitoring)
 say_errors_plainly()
 
 
-def _assets() -> list[dg.AssetsDefinition]:
+def lineage_assets() -> list[dg.AssetsDefinition]:
+    """Every asset of every stage."""
     return [
         asset
         for stage in LINEAGE
@@ -27,7 +28,7 @@ def _assets() -> list[dg.AssetsDefinition]:
 
 
 def _build() -> dg.Definitions:
-    assets = _assets()
+    assets = lineage_assets()
     profile = load_profile()
     check_settings(profile, settings_of(assets))
     automation = dg.Definitions(

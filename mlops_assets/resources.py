@@ -29,6 +29,12 @@ EXPERIMENT = "mlops-assets"
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The state on disk, and the frame in which every asset's work runs."""
 
+    model: str = Field(
+        default="support-tickets",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Name of the model in the registry and in the ledger; it has one champion.",
+    )
+
     @property
     def home(self) -> Home:
         """Where things lie."""
@@ -112,7 +118,7 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
         import mlflow
 
         home = Home.from_environment()
-        with _mlflow_reachable(home):
+        with _mlflow_reachable(home), _environment_kept("MLFLOW_TRACKING_URI"):
             _prepare_experiment(home, self.experiment)
             run_id = self._start(context, home)
         status = "FAILED"
@@ -145,6 +151,18 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 @contextmanager
+def _environment_kept(name: str) -> Iterator[None]:
+    """Undo what MLflow writes into the environment: there it means a choice of the user's."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
 def _mlflow_reachable(home: Home) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
@@ -161,9 +179,10 @@ def _prepare_experiment(home: Home, name: str) -> None:
     """Create the experiment with its artifacts under ``MLOPS_HOME``, not in the work folder."""
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    location = home.mlflow_artifacts.as_uri() if home.mlflow_is_local else None
     mlflow.set_tracking_uri(home.mlflow_uri)
     if mlflow.get_experiment_by_name(name) is None:
-        location = home.mlflow_artifacts.as_uri() if home.mlflow_is_local else None
         mlflow.create_experiment(name, artifact_location=location)
 
 

@@ -73,6 +73,7 @@ class State:
 def read_state(home: Home) -> State:
     """Gather the state. Raises LineageError when a report was changed after it was written."""
     evaluated = _latest(home, "eval_report", EvalReportRef)
+    registered = _latest(home, "registered_model", RegisteredModelRef)
     entries = home.ledger.entries()
     return State(
         home=home,
@@ -80,10 +81,10 @@ def read_state(home: Home) -> State:
         splits=_latest(home, "dataset_splits", SplitsRef),
         evaluated=evaluated,
         report=evaluated and _read_report(home, evaluated),
-        registered=_latest(home, "registered_model", RegisteredModelRef),
+        registered=registered,
         decision=_latest(home, "promotion_decision", DecisionRef),
         drift=_latest(home, "drift_report", DriftReportRef),
-        champion=home.ledger.champion(),
+        champion=home.ledger.champion(registered.name if registered else None),
         ledger_entries=len(entries),
     )
 

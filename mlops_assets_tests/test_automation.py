@@ -79,7 +79,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def daemon(home: Home, data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     monkeypatch.setenv("DAGSTER_HOME", environment_for(home.root)["DAGSTER_HOME"])
     # In this process, so that the sensors live in the test's time too.
-    code = LoadableTargetOrigin(sys.executable, module_name="mlops_assets.definitions")
+    code = LoadableTargetOrigin(
+        executable_path=sys.executable, module_name="mlops_assets.definitions"
+    )
     origin = InProcessCodeLocationOrigin(code, location_name="mlops_assets")
     with (
         DagsterInstance.get() as instance,
@@ -150,13 +152,13 @@ def test_no_drift_no_retraining(
 
 
 def test_a_drift_storm_is_damped(daemon: Daemon, home: Home, data: Path) -> None:
-    """A new verdict every ten minutes for a day: cooldown and daily cap hold."""
+    """A new verdict every hour for a day: cooldown and daily cap hold."""
     data.unlink()
-    for number in range(24 * 6):
+    for number in range(24):
         drifted(home, key=f"k{number}")
-        daemon.tick_sensors(timedelta(minutes=10))
+        daemon.tick_sensors(timedelta(hours=1))
     started = [run.tags["mlops/reason"] for run in daemon.retrains("drift")]
-    assert 1 <= len(started) <= 2
+    assert len(started) == 2
 
 
 def test_the_schedules_start_their_jobs_once_a_day(daemon: Daemon) -> None:

@@ -68,10 +68,10 @@ def test_every_problem_is_named_at_once() -> None:
     "path", sorted((PROJECT / "profiles").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_the_shipped_profiles_are_valid(path: Path) -> None:
-    from mlops_assets.definitions import defs
+    from mlops_assets.definitions import lineage_assets
     from mlops_assets.resources import settings_of
 
-    check_settings(load_profile(path), settings_of(defs.resolve_all_asset_specs_definitions()))
+    check_settings(load_profile(path), settings_of(lineage_assets()))
 
 
 def test_a_job_gets_the_settings_of_its_own_assets() -> None:

@@ -29,7 +29,7 @@ from mlops_assets.refs import (
     RegisteredModelRef,
     ReleaseBundle,
 )
-from mlops_assets.resources import RESOURCES
+from mlops_assets.resources import RESOURCES, Workspace
 
 NAME = "support-tickets"
 SPEC = policy.PromotionSpec()
@@ -619,8 +619,8 @@ def test_a_changed_report_fails_the_run_and_promotes_nothing(tracked_home: Home)
 
 @pytest.mark.parametrize("name", ["a b", "x' or name='y", "", "-"])
 def test_the_registrys_name_is_checked(name: str) -> None:
-    with pytest.raises(ValueError, match="name"):
-        defs.RegistrySpec(name=name)
+    with pytest.raises(ValueError, match="model"):
+        Workspace(model=name)
 
 
 def test_the_evidence_survives_the_ledger(home: Home) -> None:

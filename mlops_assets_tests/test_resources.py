@@ -129,9 +129,9 @@ def test_a_failed_run_alerts_people_and_corrects_mlflow(
             "run_failure_alert",
             dagster_instance=instance,
             dagster_run=result.dagster_run,
-            dagster_event=instance.all_logs(
-                result.run_id, of_type=dg.DagsterEventType.RUN_FAILURE
-            )[0].get_dagster_event(),
+            dagster_event=instance.all_logs(result.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)[
+                0
+            ].get_dagster_event(),
         ).for_run_failure()
         run_failure_alert(context, alerts=Alerts())
     assert mlflow_run(tracked_home, result.run_id).info.status == "FAILED"

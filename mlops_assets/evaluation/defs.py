@@ -47,7 +47,7 @@ def eval_report(
             _log_to_mlflow(directory, report)
 
     with workspace.stage(context) as store:
-        entry = workspace.home.ledger.champion()
+        entry = workspace.home.ledger.champion(workspace.model)
         champion = entry.decision.bundle if entry else None
         ref = evaluate(store, dataset_splits, base_model, lora_adapter, champion, config, publish)
         metadata = _metadata(store.path(ref.artifact), read_report(store, ref.artifact))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field
 
 import mlops_assets
 from mlops_assets.artifacts import Artifact, ArtifactStore, digest_json
@@ -21,22 +20,6 @@ OWNERS = ["team:ml-platform"]
 PACKAGE = Path(mlops_assets.__file__).resolve().parent
 
 
-class RegistrySpec(BaseModel):
-    """Where the version is registered."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(
-        "support-tickets",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="Name of the model in the MLflow registry.",
-    )
-
-
-class RegistryConfig(RegistrySpec, dg.Config):
-    """Settings of the registration."""
-
-
 class PromotionConfig(policy.PromotionSpec, dg.Config):
     """Settings of the promotion policy."""
 
@@ -50,7 +33,6 @@ class PromotionConfig(policy.PromotionSpec, dg.Config):
 )
 def registered_model(
     context: dg.AssetExecutionContext,
-    config: RegistryConfig,
     workspace: Workspace,
     tracking: Tracking,
     eval_report: EvalReportRef,
@@ -72,15 +54,15 @@ def registered_model(
         built: list[Artifact] = []
 
         def make_package() -> registry.Package:
-            built.append(package.build_package(store, config.name, lora_adapter, eval_report))
+            built.append(package.build_package(store, workspace.model, lora_adapter, eval_report))
             return registry.Package(store.path(built[0]), built[0].summary["head"])
 
-        number = registry.register(home, config.name, tags, make_package, attach)
-        ref = RegisteredModelRef(config.name, number, eval_report.bundle, eval_report.artifact)
+        number = registry.register(home, workspace.model, tags, make_package, attach)
+        ref = RegisteredModelRef(workspace.model, number, eval_report.bundle, eval_report.artifact)
         metadata = _version_metadata(home, store, ref, tags)
     return dg.MaterializeResult(
         value=ref,
-        data_version=dg.DataVersion(digest_json([config.name, number, ref.bundle.digest])),
+        data_version=dg.DataVersion(digest_json([workspace.model, number, ref.bundle.digest])),
         metadata=metadata | {"from_store": not built},
     )
 
