@@ -27,7 +27,6 @@ LABELS = {"queue": tuple(QUEUES), "priority": tuple(PRIORITIES)}
 TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "layers": 1, "heads": 1}
 TINY |= {"pretrain_epochs": 2, "pretrain_batch_tokens": 256}
 FAST = {"rank": 8, "alpha": 8, "epochs": 12, "pack_tokens": 256, "learning_rate": 1e-2}
-FAST |= {"word_dropout": 0.0}
 FOREIGN = "1234567890" * 4  # a commit of the right form
 
 
@@ -47,7 +46,7 @@ def _splits(store: ArtifactStore, train: int = 240) -> SplitsRef:
             write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
         return {}
 
-    artifact = store.build(Recipe("splits", {}, {"train": train}, "1"), produce)
+    artifact = store.build(Recipe("dataset_splits", {}, {"train": train}, "1"), produce)
     return SplitsRef(artifact, "d" * 32, {name: len(n) for name, n in rows.items()}, LABELS)
 
 
