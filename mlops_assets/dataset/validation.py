@@ -52,7 +52,9 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
     settings = spec.model_dump(mode="json")
     # The order of the fields is the order in the answer, and JSON objects have none.
     settings |= {"labels": [list(item) for item in spec.labels.items()], "format": raw.format}
-    recipe = Recipe("validated_dataset", {"dataset": raw.version}, settings, CODE_VERSION, LIBRARIES)
+    recipe = Recipe(
+        "validated_dataset", {"dataset": raw.version}, settings, CODE_VERSION, LIBRARIES
+    )
     reports = store.root.parent / "reports" / f"validation-{recipe.key[:12]}"
 
     def produce(directory: Path) -> Mapping[str, Any]:
