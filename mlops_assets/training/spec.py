@@ -98,14 +98,17 @@ class FinetuneSpec(BaseModel):
         pattern="^(auto|fp32|bf16)$",
         description="`auto` is bf16 on a GPU that has it, else fp32 (faster on CPUs here).",
     )
-    epochs: int = Field(3, ge=1, le=200, description="Passes over the train split.")
+    epochs: int = Field(2, ge=1, le=200, description="Passes over the train split.")
     learning_rate: float = Field(
-        3e-3, gt=0, le=0.1, description="AdamW's peak, warmed up, then cosine to zero."
+        1e-3, gt=0, le=0.1, description="AdamW's peak, warmed up, then cosine to zero."
     )
     warmup_share: float = Field(0.03, ge=0, le=0.5, description="Warm-up, share of the steps.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     word_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Probability given to all other tokens, a regulariser."
     )
     pack_tokens: int = Field(
         512,

@@ -187,7 +187,9 @@ def _trainer_class(spec: FinetuneSpec, tokenizer: "PreTrainedTokenizerBase") -> 
         ) -> Any:
             if model.training and spec.word_dropout:
                 inputs["input_ids"] = self._hide(inputs["input_ids"], inputs["labels"])
-            if torch.cuda.is_available() or return_outputs:
+            # TRL's own smoothing runs the model twice.
+            trl_is_quick = torch.cuda.is_available() and not spec.label_smoothing
+            if trl_is_quick or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return self._answer_loss(model, inputs, num_items_in_batch)
 
@@ -199,7 +201,12 @@ def _trainer_class(spec: FinetuneSpec, tokenizer: "PreTrainedTokenizerBase") -> 
             fields = ("input_ids", "position_ids")
             packed = {name: inputs[name] for name in fields}
             logits = model(**packed, logits_to_keep=scored, use_cache=False).logits[0].float()
-            loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
+            loss = torch.nn.functional.cross_entropy(
+                logits,
+                targets[scored],
+                reduction="sum",
+                label_smoothing=spec.label_smoothing if model.training else 0.0,
+            )
             return loss / (len(scored) if items is None else items)
 
         def _hide(self, ids: Any, labels: Any) -> Any:
