@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-LOCKED := --quiet --require-hashes --no-deps
+LOCKED := -qq --require-hashes --no-deps
 
 export MLOPS_HOME ?= $(CURDIR)/.mlops
 export MLOPS_PROFILE ?= tiny
@@ -61,5 +61,5 @@ $(VENV)/ready: requirements/lock.txt requirements/torch-cpu.txt requirements/tor
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install $(LOCKED) -r requirements/torch-cpu.txt 2>/dev/null || $(PIP) install $(LOCKED) -r requirements/torch-pypi.txt
 	@$(PIP) install $(LOCKED) -r requirements/lock.txt
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@

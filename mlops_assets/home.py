@@ -64,7 +64,8 @@ class Home:
     def prepare(self) -> None:
         """Create the directory, private to its owner. Raises LineageError when it is full."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)  # whoever made it: customers' texts lie below
         except OSError as error:
             raise LineageError(
                 f"MLOPS_HOME {self.root} cannot be created ({error.strerror}).",

@@ -25,6 +25,7 @@ def run_servers(home: Home, dagster_port: int, mlflow_port: int) -> None:
     Raises LineageError when a port is taken or a server ends by itself.
     """
     home.prepare()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the children then too
     for name, port in (("Dagster", dagster_port), ("MLflow", mlflow_port)):
         _require_free(name, port)
     servers = [_start(_dagster(dagster_port), home), _start(_mlflow(home, mlflow_port), home)]
@@ -54,7 +55,9 @@ def _script(name: str) -> str:
 
 
 def _start(command: Sequence[str], home: Home) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"MLOPS_HOME": str(home.root)}
+    # MLflow's background jobs are workers of 240 MB each for features that we do not use.
+    ours = {"MLOPS_HOME": str(home.root), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | ours
     # A group of its own, so that one signal reaches the workers that a server starts.
     return subprocess.Popen(command, env=environment, start_new_session=True)
 

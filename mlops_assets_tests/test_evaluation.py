@@ -818,7 +818,7 @@ def test_below_the_floor_nothing_follows(home, parts) -> None:
 @pytest.mark.slow
 def test_the_champion_is_the_ledgers(home, parts) -> None:
     bundle = measure(home, parts).bundle
-    home.ledger.append(Decision("k", PROMOTED, "first", "m", 1, bundle, {}))
+    home.ledger.append(Decision("k", PROMOTED, "first", Workspace().model, 1, bundle, {}))
     result = run(parts)
     (made,) = result.asset_materializations_for_node("eval_report")
     assert made.metadata["champion"].value == bundle.digest

@@ -57,7 +57,7 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
     """
     labels = [[name, list(values)] for name, values in validated.labels.items()]
     recipe = Recipe(
-        "splits",
+        "dataset_splits",
         {"rows": validated.artifact.summary["rows_sha256"]},
         spec.model_dump(mode="json") | {"labels": labels},
         CODE_VERSION,

@@ -1,0 +1,62 @@
+"""The README's tables and commands match the code."""
+
+import re
+
+import pytest
+
+from mlops_assets.profiles import PROJECT
+
+README = (PROJECT / "README.md").read_text()
+
+
+def rows(header: str) -> list[list[str]]:
+    """The cells of the table that begins with this header cell."""
+    table = README.split(f"| {header} |", 1)[1].split("\n\n", 1)[0]
+    return [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        for line in table.splitlines()[2:]
+    ]
+
+
+def test_the_asset_table_is_the_graph() -> None:
+    from mlops_assets.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    told = {asset: group for group, asset, _ in rows("group")}
+    real = {key.path[-1]: graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    assert told == real
+
+
+def test_the_job_table_is_the_jobs() -> None:
+    from mlops_assets.jobs import DAILY, JOBS
+
+    told = {job: started for job, _, started in rows("job")}
+    assert set(told) == set(JOBS)
+    for job, cron in DAILY.items():
+        assert f"{int(cron.split()[1]):02d}:00 UTC" in told[job]
+
+
+def test_every_profile_is_told_of() -> None:
+    told = {cells[0].split("`")[0] for cells in rows("profile")}
+    assert told == {path.stem for path in (PROJECT / "profiles").glob("*.yaml")}
+
+
+def test_every_make_target_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", README)) <= targets
+
+
+@pytest.mark.parametrize("variable", [cells[0] for cells in rows("variable")])
+def test_every_variable_is_read(variable: str) -> None:
+    sources = [*PROJECT.glob("mlops_assets/**/*.py"), *PROJECT.glob("profiles/*.yaml")]
+    assert any(variable in path.read_text() for path in sources)
+
+
+def test_the_transcript_is_of_this_code() -> None:
+    """Every line of the transcript that names an asset names one of ours, in a run's order."""
+    from mlops_assets.definitions import defs
+
+    transcript = README.split("```")[5]
+    named = re.findall(r"^([a-z_]+)$", transcript, re.MULTILINE)
+    assets = {key.path[-1] for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assert set(named) - {"eval_report_absolute_floor"} == assets
