@@ -27,6 +27,7 @@ LABELS = {"queue": tuple(QUEUES), "priority": tuple(PRIORITIES)}
 TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "layers": 1, "heads": 1}
 TINY |= {"pretrain_epochs": 2, "pretrain_batch_tokens": 256}
 FAST = {"rank": 8, "alpha": 8, "epochs": 12, "pack_tokens": 256, "learning_rate": 1e-2}
+FAST |= {"word_dropout": 0.1, "label_smoothing": 0.05}
 FOREIGN = "1234567890" * 4  # a commit of the right form
 
 

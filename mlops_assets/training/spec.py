@@ -105,7 +105,7 @@ class FinetuneSpec(BaseModel):
     warmup_share: float = Field(0.03, ge=0, le=0.5, description="Warm-up, share of the steps.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     word_dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
+        0.0, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Probability given to all other tokens, a regulariser."
