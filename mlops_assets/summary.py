@@ -27,6 +27,9 @@ def print_summary(state: State) -> None:
         table.add_row(name, value)
     console.print()
     console.print(table)
+    for name, page in _pages(state):
+        # On a line of its own, so that a terminal makes it a link whatever its width.
+        console.print(f"  [bold]{name}[/bold]\n    {_short(page)}", soft_wrap=True, highlight=False)
     console.print("\n[bold]Next[/bold]")
     for command, what in NEXT_COMMANDS:
         console.print(f"  {command}\n    [dim]{what}[/dim]", soft_wrap=True)
@@ -36,7 +39,6 @@ def _lines(state: State) -> Iterator[tuple[str, str]]:
     yield from _data_lines(state)
     yield from _score_lines(state)
     yield from _release_lines(state)
-    yield from _page_lines(state)
 
 
 def _data_lines(state: State) -> Iterator[tuple[str, str]]:
@@ -72,15 +74,13 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
         yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
 
 
-def _page_lines(state: State) -> Iterator[tuple[str, str]]:
-    pages: tuple[tuple[str, Path | None], ...] = (
-        ("Eval report", state.report_page),
-        ("Drift report", state.drift_page),
-        ("Quarantine", state.quarantine_file),
-    )
-    for name, page in pages:
-        if page is not None:
-            yield name, _short(page)
+def _pages(state: State) -> Iterator[tuple[str, Path]]:
+    pages = {
+        "Eval report": state.report_page,
+        "Drift report": state.drift_page,
+        "Quarantine": state.quarantine_file,
+    }
+    yield from ((name, page) for name, page in pages.items() if page is not None)
 
 
 def _short(page: Path) -> str:
