@@ -14,6 +14,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.console import say_errors_plainly
 
 
 class StorageFromEnvironment(DagsterSqliteStorage):
@@ -44,6 +45,7 @@ def _postgres() -> DagsterStorage:
     try:
         from dagster_postgres import DagsterPostgresStorage
     except ImportError as error:
+        say_errors_plainly()  # the definitions, which see to that, are not loaded yet
         raise LineageError(
             "DAGSTER_POSTGRES_URL is set, but dagster-postgres is not installed.",
             "Install the extra: pip install 'mlops-assets[postgres]'.",

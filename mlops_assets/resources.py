@@ -135,7 +135,7 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
         # starts one only when a stage has something to log, and MLflow is imported only then.
         attached = MlFlow(
             SimpleNamespace(
-                log=context.log,
+                log=logging.getLogger("dagster_mlflow"),  # says "new run" at every step
                 dagster_run=context.run,
                 run_id=context.run.run_id,
                 resource_config={
