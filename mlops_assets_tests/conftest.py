@@ -1,8 +1,11 @@
 """Homes for tests, and one real run of the job `lineage` that many tests look at."""
 
+import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,33 @@ def tracked_home(home: Home, migrated_database: Path) -> Home:
     """A home whose MLflow database exists already."""
     shutil.copyfile(migrated_database, home.mlflow_database)
     return home
+
+
+class Webhook(BaseHTTPRequestHandler):
+    """Takes what a Slack webhook takes."""
+
+    received: list[object]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).received.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    Webhook.received = []
+    with HTTPServer(("127.0.0.1", 0), Webhook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
+        yield Webhook.received
+        server.shutdown()
+        thread.join()
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,17 @@ def test_a_drift_storm_is_damped(daemon: Daemon, home: Home, data: Path) -> None
     assert len(started) == 2
 
 
+def test_a_failed_run_alerts_people_once(daemon: Daemon, webhook: list[object]) -> None:
+    daemon.tick_sensors()
+    (run,) = daemon.retrains("data")
+    daemon.workspace.instance.report_run_failed(run, "The run's process was killed.")
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    (message,) = webhook
+    assert run.run_id[:8] in str(message)
+    assert "was killed" in str(message)
+
+
 def test_the_schedules_start_their_jobs_once_a_day(daemon: Daemon) -> None:
     midnight = datetime(2026, 3, 3, 0, 0, tzinfo=UTC)
     daemon.tick_schedules(midnight)

@@ -1,10 +1,5 @@
 """The frame of every asset: refs as JSON, the run lock, MLflow's status, alerts."""
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
 import dagster as dg
 import mlflow
 import pytest
@@ -86,33 +81,6 @@ def test_the_mlflow_run_of_a_failed_run_is_failed(tracked_home: Home) -> None:
     failure = result.failure_data_for_node("broken")
     assert failure is not None
     assert "The disk is on fire. Put it out." in failure.error.to_string()
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Takes what a Slack webhook takes."""
-
-    received: list[object]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        type(self).received.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    Webhook.received = []
-    with HTTPServer(("127.0.0.1", 0), Webhook) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
-        yield Webhook.received
-        server.shutdown()
-        thread.join()
 
 
 def test_a_failed_run_alerts_people_and_corrects_mlflow(
