@@ -25,7 +25,9 @@ def run_servers(home: Home, dagster_port: int, mlflow_port: int) -> None:
     Raises LineageError when a port is taken or a server ends by itself.
     """
     home.prepare()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the children then too
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell started us in the background, which ignores Ctrl-C.
+        signal.signal(stop, signal.default_int_handler)
     for name, port in (("Dagster", dagster_port), ("MLflow", mlflow_port)):
         _require_free(name, port)
     servers = [_start(_dagster(dagster_port), home), _start(_mlflow(home, mlflow_port), home)]
@@ -87,7 +89,7 @@ def _wait_for_any(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 def _stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
     for server in servers:
         if server.poll() is None:
-            os.killpg(server.pid, signal.SIGINT)
+            os.killpg(server.pid, signal.SIGTERM)
     for server in servers:
         try:
             server.wait(GRACE_SECONDS)

@@ -1,6 +1,5 @@
 """`make dev`: Dagster's web server with its daemon and MLflow's, and a run started there."""
 
-import signal
 import socket
 import subprocess
 import time
@@ -82,7 +81,7 @@ def web(lineage: LineageRun) -> Iterator[Web]:
         wait_for(lambda: reachable(servers.mlflow))
         yield servers
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(60)
 
 
