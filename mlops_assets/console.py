@@ -5,6 +5,7 @@ event log, which the UI shows; a person at a terminal reads this instead.
 """
 
 import logging
+import re
 import sys
 import time
 from types import TracebackType
@@ -64,8 +65,8 @@ def _reason(event: dg.DagsterEvent) -> str:
         error = error.cause
     if error is None:
         return "no reason was given"
-    message = error.message.strip().removeprefix(f"{error.cls_name}: ")
-    return message.removeprefix("dagster._core.definitions.events.Failure: ")
+    # Dagster writes the error's class, with its module, before the message.
+    return re.sub(rf"^([\w.]+\.)?{error.cls_name}: ", "", error.message.strip())
 
 
 def _check_line(check: object) -> str:

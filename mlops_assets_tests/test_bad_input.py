@@ -197,3 +197,15 @@ def test_status_names_a_damaged_reference(home: Home) -> None:
     home.write_ref("eval_report", "run", b"{not json")
     run = run_command("mlops", "status", home=home.root)
     assert_one_clear_error(run, "cannot be read", "Materialise")
+
+
+@pytest.mark.slow
+def test_a_missed_floor_blocks_and_loses_nothing(lineage: LineageRun, tmp_path: Path) -> None:
+    """The blocking check ends the run; champion, candidate and ledger stay as they were."""
+    before = lineage.status
+    profile = profile_with(tmp_path, "eval_report", minimum_exact_match=1.0)
+    run = execute_job("lineage", "-c", profile, home=lineage.home)
+    assert_one_clear_error(run, "blocking asset check failed")
+    after = lineage.status
+    for kept in ("champion", "candidate", "ledger_entries"):
+        assert after[kept] == before[kept]
