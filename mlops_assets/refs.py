@@ -14,8 +14,11 @@ from pydantic import TypeAdapter
 
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
 
-Message = Mapping[str, str]
-"""``{"role": ..., "content": ...}``, as in the OpenAI chat format."""
+Message = Mapping[str, Any]
+"""``{"role": ..., "content": ...}``, as in the OpenAI chat format.
+
+``content`` is text; beside it ``tool_calls``, ``tool_call_id`` and ``name`` where the source has
+them. Where the source has no content (a turn that only calls tools) it is empty."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Row:
     """Value of each slicing dimension, such as ``{"channel": "email"}``."""
     split: str | None = None
     """``train`` or ``test`` where the source fixes it, else decided by the group's hash."""
+    rejected: Message | None = None
+    """The worse answer of a preference pair; the better one is the last message."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """JSON schemas of the functions the assistant may call, in the OpenAI form."""
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -40,8 +47,8 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """The reference answer: a JSON object with the fields of ``SplitsRef.labels``."""
-        return self.messages[-1]["content"]
+        """The reference answer: a JSON object with the fields of ``SplitsRef.labels``, if any."""
+        return str(self.messages[-1]["content"])
 
 
 @dataclass(frozen=True)
