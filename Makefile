@@ -28,8 +28,8 @@ run: $(VENV)/ready home ## the whole lineage on the shipped data, then its summa
 dev: $(VENV)/ready home ## Dagster UI (3000), daemon and MLflow UI (5000), on loopback
 	@mlops dev
 
-test: $(VENV)/ready ## the test suite, quick tests first
-	@PYTHONWARNINGS= python -m pytest
+test: $(VENV)/ready ## the test suite on two workers, quick tests first
+	@PYTHONWARNINGS= python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/ready ## ruff, formatting, mypy --strict
 	@ruff check .

@@ -18,6 +18,9 @@ from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job, r
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: a mistake shows in seconds, not after a training."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for item in items:  # one worker runs the lineage, the others need not
+        if "lineage" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("lineage"))
 
 
 @pytest.fixture(autouse=True)

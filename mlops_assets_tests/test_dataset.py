@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,14 @@ def test_generator_gives_the_pinned_bytes(tmp_path: Path) -> None:
     assert versioning.dvc_hash(out) == pinned.version
 
 
-def test_missing_data_is_rebuilt_by_dvc(checkout: Path) -> None:
+def test_missing_data_is_rebuilt_by_dvc_once_for_all_who_ask(checkout: Path) -> None:
     assert (
         versioning.current_version("data/raw/tickets.jsonl")
         == (versioning.pin(ROOT / "data/raw/tickets.jsonl") or pytest.fail("not pinned")).version
     )
-    ref = sources.observe(sources.RawDatasetSpec())
+    with ThreadPoolExecutor(2) as both:  # two runs begin at the same moment
+        ref, other = both.map(sources.observe, [sources.RawDatasetSpec()] * 2)
+    assert ref == other
     assert ref.committed
     assert ref.path == str(checkout / "data/raw/tickets.jsonl")
     for sample in ("shifted", "unshifted"):

@@ -4,12 +4,15 @@ Hashing uses DVC's data library directly. It needs no repository and writes noth
 works on any path, in a read-only checkout, and in a sensor every thirty seconds.
 """
 
+import fcntl
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,10 +111,22 @@ def rebuild_missing(path: Path) -> None:
         if not path.exists():
             raise _missing(path)
         return
-    lost = {p.stage: (out, p) for out, p in _pinned_outputs(pinned.lock.parent) if not out.exists()}
-    for out, lost_pin in lost.values():
-        logger.info("%s is missing: rebuilding it with `dvc repro`", out)
-        _reproduce(out, lost_pin)
+    if all(out.exists() for out, _ in _pinned_outputs(pinned.lock.parent)):
+        return
+    with _one_at_a_time(_project(pinned.lock.parent)):
+        outputs = _pinned_outputs(pinned.lock.parent)
+        for out, lost in {p.stage: (out, p) for out, p in outputs if not out.exists()}.values():
+            logger.info("%s is missing: rebuilding it with `dvc repro`", out)
+            _reproduce(out, lost)
+
+
+@contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """Let another run in this checkout finish its rebuild first: DVC would refuse the second."""
+    _prepare_private_folders(root)
+    with (root / ".dvc" / "tmp" / "rebuild.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _reproduce(out: Path, pinned: Pin) -> None:
@@ -135,17 +150,7 @@ def _reproduce(out: Path, pinned: Pin) -> None:
 
 
 def _run_dvc(folder: Path, stage: str) -> "subprocess.CompletedProcess[str]":
-    root = next((parent for parent in folder.parents if (parent / ".dvc").is_dir()), folder)
-    # DVC unpickles what lies in its caches: nobody else may write there.
-    try:
-        for private in ("tmp", "cache"):
-            (root / ".dvc" / private).mkdir(mode=0o700, exist_ok=True)
-            (root / ".dvc" / private).chmod(0o700)
-    except PermissionError as error:
-        raise LineageError(
-            f"DVC cannot write to {root / '.dvc'}, so the missing data cannot be rebuilt.",
-            f"Run once as the owner of {root}, or build the data into the image (`dvc repro`).",
-        ) from error
+    root = _project(folder)
     # The stage's command finds the Python that we run under, whatever the shell's PATH says.
     search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     environment = os.environ | {
@@ -157,6 +162,24 @@ def _run_dvc(folder: Path, stage: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def _project(folder: Path) -> Path:
+    """The folder with ``.dvc`` that ``folder`` belongs to."""
+    return next((parent for parent in folder.parents if (parent / ".dvc").is_dir()), folder)
+
+
+def _prepare_private_folders(root: Path) -> None:
+    """DVC unpickles what lies in its caches: nobody else may write there."""
+    try:
+        for private in ("tmp", "cache"):
+            (root / ".dvc" / private).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (root / ".dvc" / private).chmod(0o700)
+    except PermissionError as error:
+        raise LineageError(
+            f"DVC cannot write to {root / '.dvc'}, so the missing data cannot be rebuilt.",
+            f"Run once as the owner of {root}, or build the data into the image (`dvc repro`).",
+        ) from error
 
 
 def _pinned_outputs(folder: Path) -> list[tuple[Path, Pin]]:
