@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows, write_jsonl
+from mlops_assets.training.adapters import CONFIG, WEIGHTS
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.encoding import IGNORED, encode
-from mlops_assets.training.finetune import CONFIG, CURVE, LOG, WEIGHTS, finetune
+from mlops_assets.training.finetune import CURVE, LOG, finetune
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.tokenizer import train_tokenizer

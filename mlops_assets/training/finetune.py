@@ -1,13 +1,11 @@
-"""LoRA fine-tuning of the base model with TRL and PEFT.
+"""Fine-tuning of the base model with TRL and PEFT.
 
-Loss on the answers only, rows packed, everything seeded: on one machine's CPU the same
-inputs give the same bytes, so the artifact holds no time, host or path. What did take time
-(tokens per second, seconds) is in the artifact's summary and in MLflow.
+Everything is seeded: on one machine's CPU the same inputs give the same bytes, so the
+artifact holds no time, host or path. What did take time (tokens per second, seconds) is in
+the artifact's summary and in MLflow.
 """
 
-import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, read_rows
+from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.callbacks import make_recorder
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.loss_curve import draw_loss_curve
@@ -27,14 +26,13 @@ from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
 KIND = "lora_adapter"
 CODE_VERSION = "1"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 FIGURES = (
     "train_loss",
     "validation_loss",
@@ -76,7 +74,7 @@ def finetune(
         return summary | runs | {"mlflow_experiment": experiment}
 
     inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
-    recipe = Recipe(KIND, inputs, spec.model_dump(mode="json"), CODE_VERSION, LIBRARIES)
+    recipe = Recipe(KIND, inputs, spec.read(), CODE_VERSION, LIBRARIES)
     artifact = store.build(recipe, produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
     return AdapterRef(artifact, base.artifact, splits.dataset, *runs)
@@ -95,14 +93,14 @@ def _train(
     base_path = store.path(base.artifact)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
     data = {
-        name: encode(tokenizer, _rows(store, splits, name), spec.pack_tokens)
+        name: encode(tokenizer, _rows(store, splits, name), spec.longest)
         for name in ("train", "validation")
     }
     log = TrainingLog()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(base_path, tokenizer, data, spec, Path(scratch))
         _run(trainer, log)
-        _save_adapter(trainer.model, base, target)
+        save_weights(trainer.model, spec, base.name, target)
     (target / LOG).write_bytes(canonical_json(log.content()))
     draw_loss_curve(log, target / CURVE)
     left_out = data["train"].too_long + data["validation"].too_long
@@ -119,7 +117,7 @@ def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:
     return rows
 
 
-def _run(trainer: "SFTTrainer", log: TrainingLog) -> None:
+def _run(trainer: "Trainer", log: TrainingLog) -> None:
     """Train, then validate once more if the last step was not validated."""
     from transformers import PrinterCallback
 
@@ -133,21 +131,8 @@ def _run(trainer: "SFTTrainer", log: TrainingLog) -> None:
             trainer.evaluate()
 
 
-def _save_adapter(model: Any, base: BaseModelRef, directory: Path) -> None:
-    """Weights and configuration only, the same bytes for the same training."""
-    with tempfile.TemporaryDirectory() as scratch:
-        # False: only the adapter, and no look at the hub for the base's vocabulary.
-        model.save_pretrained(scratch, safe_serialization=True, save_embedding_layers=False)
-        shutil.copyfile(Path(scratch, WEIGHTS), directory / WEIGHTS)
-        config = json.loads(Path(scratch, CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base.name  # not where it lay on this machine
-    for name in ("target_modules", "modules_to_save"):  # PEFT writes sets in any order
-        config[name] = config[name] and sorted(config[name])
-    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-
-
 def _summary(model: Any, log: TrainingLog) -> dict[str, Any]:
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = trainable_parameters(model)
     return {
         "train_loss": log.steps[-1].loss,
         "validation_loss": log.validations[-1].loss,

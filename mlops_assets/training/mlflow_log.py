@@ -19,7 +19,7 @@ def log_settings(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> s
         "dataset": splits.dataset,
         "train_rows": splits.rows.get("train"),
     }
-    mlflow.log_params(spec.model_dump(mode="json") | origin)
+    mlflow.log_params(spec.read() | origin)
     return str(run.info.experiment_id)
 
 

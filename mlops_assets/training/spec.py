@@ -1,4 +1,8 @@
-"""The settings of this stage: where the base model comes from, and how it is fine-tuned."""
+"""The settings of this stage: where the base model comes from, and how it is fine-tuned.
+
+Both specs are flat, with fields that choose a kind (`source`; `method` and `adapter`). What
+the chosen kind would ignore is refused, so that every value in a profile means something.
+"""
 
 from typing import Any
 
@@ -11,6 +15,25 @@ READ_BY = {  # which source reads which settings; `source` itself is read by all
     | {"pretrain_epochs", "pretrain_learning_rate", "pretrain_batch_tokens", "seed"},
     "local": {"path"},
     "hub": {"repo_id", "revision"},
+}
+
+LORA_FAMILY = ("lora", "rslora", "dora")
+"""Adapters of low-rank matrices, which can be merged into the base's weights."""
+EVERY_TRAINING = {"method", "adapter", "precision", "epochs", "learning_rate", "warmup_share"}
+EVERY_TRAINING |= {"weight_decay", "accumulation", "seed"}
+PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
+READ_BY_METHOD = {
+    "sft": {"word_dropout", "label_smoothing"},
+    "dpo": {"beta"},
+    "orpo": {"beta"},
+    "kto": {"beta"},
+}
+_LOW_RANK = {"quantization", "rank", "alpha", "dropout", "adapt_embeddings", "train_head"}
+READ_BY_ADAPTER = {
+    **dict.fromkeys(LORA_FAMILY, _LOW_RANK | {"gradient_checkpointing"}),
+    # Its keys and values stand in the cache, which checkpointing switches off.
+    "prefix": {"quantization", "prefix_tokens"},
+    "full": {"gradient_checkpointing"},
 }
 
 
@@ -53,12 +76,7 @@ class BaseModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "BaseModelSpec":
-        ignored = [
-            name
-            for name in sorted(set().union(*READ_BY.values()) - READ_BY[self.source])
-            if getattr(self, name) != type(self).model_fields[name].default
-        ]
-        if ignored:
+        if ignored := _changed(self, set().union(*READ_BY.values()) - READ_BY[self.source]):
             raise ValueError(f"source {self.source!r} does not read {', '.join(ignored)}")
         required = {"local": ("path",), "hub": ("repo_id", "revision")}.get(self.source, ())
         if missing := [name for name in required if not getattr(self, name)]:
@@ -77,21 +95,49 @@ class BaseModelSpec(BaseModel):
 
 
 class FinetuneSpec(BaseModel):
-    """How the LoRA adapter is trained; every value changes the adapter."""
+    """How the base model is tuned; every value that is read changes what comes out.
+
+    `method` chooses the loss, `adapter` which weights are trained; docs/training.md has the
+    table of what each combination reads.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(64, ge=1, le=512, description="Rank of the LoRA matrices.")
-    alpha: float = Field(64.0, gt=0, le=4096, description="LoRA scale; divided by the rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the LoRA path, a share.")
+    method: str = Field(
+        "sft",
+        pattern="^sft$",
+        description="The loss: `sft` learns the answers; `dpo`, `orpo` and `kto` also learn from"
+        " rejected ones.",
+    )
+    adapter: str = Field(
+        "lora",
+        pattern="^(lora|rslora|dora|prefix|full)$",
+        description="What is trained: low-rank matrices (plain, rank-stabilised, or with"
+        " magnitudes), keys and values before the prompt, or `full`: every weight.",
+    )
+    rank: int = Field(64, ge=1, le=512, description="LoRA family: rank of the matrices.")
+    alpha: float = Field(
+        64.0,
+        gt=0,
+        le=4096,
+        description="LoRA family: scale; divided by the rank, by its root in `rslora`.",
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="LoRA family: dropout before the matrices, a share."
+    )
     adapt_embeddings: bool = Field(
-        True, description="Adapt the input embeddings too, not only the linear layers."
+        True, description="LoRA family: adapt the input embeddings too, not only linear layers."
     )
     train_head: bool = Field(
-        True, description="Train the output layer in full (it is stored with the adapter)."
+        True, description="LoRA family: train the output layer in full (stored with the adapter)."
+    )
+    prefix_tokens: int = Field(
+        16, ge=1, le=1024, description="`prefix`: trained keys and values in each layer."
     )
     quantization: str = Field(
-        "none", pattern="^(none|nf4)$", description="`nf4` holds the base in 4 bits (QLoRA)."
+        "none",
+        pattern="^(none|nf4)$",
+        description="LoRA family and `prefix`: `nf4` holds the base in 4 bits (QLoRA).",
     )
     precision: str = Field(
         "auto",
@@ -105,24 +151,77 @@ class FinetuneSpec(BaseModel):
     warmup_share: float = Field(0.03, ge=0, le=0.5, description="Warm-up, share of the steps.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     word_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of prompt tokens hidden in training, a regulariser."
+        0.0, ge=0, lt=1, description="`sft`: share of prompt tokens hidden, a regulariser."
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Probability given to all other tokens, a regulariser."
+        0.0, ge=0, lt=1, description="`sft`: probability given to all other tokens."
+    )
+    beta: float = Field(
+        0.1,
+        gt=0,
+        le=10,
+        description="`dpo`, `kto`: how closely the base is followed; `orpo`: weight of the odds"
+        " ratio beside the likelihood.",
     )
     pack_tokens: int = Field(
         512,
         ge=32,
         le=131072,
-        description="Tokens of one packed sequence; longer rows are left out.",
+        description="`sft`, not `prefix`: tokens of one packed sequence; longer rows are left out.",
     )
     packs_per_step: int = Field(
-        1, ge=1, le=1024, description="Packed sequences in one forward and backward pass."
+        1, ge=1, le=1024, description="`sft`, not `prefix`: packed sequences in one pass."
+    )
+    row_tokens: int = Field(
+        512,
+        ge=32,
+        le=131072,
+        description="Where rows are padded, not packed: tokens of the longest prompt and answer;"
+        " longer rows are left out.",
+    )
+    rows_per_step: int = Field(
+        8, ge=1, le=1024, description="Where rows are padded: rows or pairs in one pass."
     )
     accumulation: int = Field(
         1, ge=1, le=1024, description="Passes whose gradients are summed before a step."
     )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations to save memory, at a third of the speed."
+        False,
+        description="All but `prefix`: recompute activations to save memory, at a third of the"
+        " speed.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the adapter's weights and the order.")
+
+    @model_validator(mode="after")
+    def _only_what_is_read(self) -> "FinetuneSpec":
+        if ignored := _changed(self, FinetuneSpec.model_fields.keys() - self._names_read()):
+            raise ValueError(
+                f"method {self.method!r} with adapter {self.adapter!r} does not read"
+                f" {', '.join(ignored)}"
+            )
+        return self
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows are packed end to end; else they are padded to the longest of a pass."""
+        return self.method == "sft" and self.adapter != "prefix"
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a row may have, prompt and answer."""
+        return self.pack_tokens if self.packed else self.row_tokens
+
+    def read(self) -> dict[str, Any]:
+        """The settings that this method and adapter read: what decides the bytes."""
+        return self.model_dump(mode="json", include=self._names_read())
+
+    def _names_read(self) -> set[str]:
+        layout = PACKED if self.packed else PADDED
+        chosen = READ_BY_METHOD[self.method] | READ_BY_ADAPTER[self.adapter]
+        return EVERY_TRAINING | layout | chosen
+
+
+def _changed(spec: BaseModel, names: set[str]) -> list[str]:
+    """Those of ``names`` that were given another value than the default."""
+    fields = type(spec).model_fields
+    return sorted(name for name in names if getattr(spec, name) != fields[name].default)

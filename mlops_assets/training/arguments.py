@@ -1,0 +1,61 @@
+"""What every method hands to its trainer: the optimiser, the schedule, when to log and validate."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.training.spec import FinetuneSpec
+
+LOG_POINTS = 100  # points of the loss curve
+VALIDATIONS = 5  # times that the validation loss is measured
+
+
+def training_arguments(
+    spec: FinetuneSpec, passes: int, batch: int, scratch: Path
+) -> dict[str, Any]:
+    """Keywords for the method's config: ``passes`` of ``batch`` sequences make one epoch."""
+    import torch
+
+    steps = spec.epochs * math.ceil(passes / spec.accumulation)
+    return {
+        "output_dir": str(scratch),
+        "num_train_epochs": spec.epochs,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": math.ceil(steps * spec.warmup_share),
+        "weight_decay": spec.weight_decay,
+        "per_device_train_batch_size": batch,
+        "per_device_eval_batch_size": batch,
+        "gradient_accumulation_steps": spec.accumulation,
+        "gradient_checkpointing": spec.gradient_checkpointing,
+        "bf16": uses_bf16(spec),
+        "seed": spec.seed,
+        "logging_steps": max(1, steps // LOG_POINTS),
+        "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
+        "include_num_input_tokens_seen": "all",
+        "eval_strategy": "no" if _spoilt_by_validation(spec) else "steps",
+        "eval_steps": max(1, steps // VALIDATIONS),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def uses_bf16(spec: FinetuneSpec) -> bool:
+    """Whether to compute in bf16: when asked to, or where a GPU has it."""
+    import torch
+
+    if spec.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return spec.precision == "bf16"
+
+
+def _spoilt_by_validation(spec: FinetuneSpec) -> bool:
+    """Whether validating ends training: bitsandbytes on a CPU packs weights for inference.
+
+    Packed weights pass no gradient on, silently, and stay packed; so validate at the end only.
+    """
+    import torch
+
+    return spec.quantization == "nf4" and not torch.cuda.is_available()

@@ -1,0 +1,59 @@
+"""The settings of a fine-tuning: each is read by the chosen method and adapter, or refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from mlops_assets.training.spec import FinetuneSpec
+
+LOW_RANK = {"rank", "alpha", "dropout", "adapt_embeddings", "train_head"}
+OTHER = {  # a value other than the default for every setting but method and adapter
+    "rank": 8,
+    "alpha": 8.0,
+    "dropout": 0.1,
+    "adapt_embeddings": False,
+    "train_head": False,
+    "prefix_tokens": 8,
+    "quantization": "nf4",
+    "precision": "fp32",
+    "epochs": 3,
+    "learning_rate": 1e-4,
+    "warmup_share": 0.1,
+    "weight_decay": 0.1,
+    "word_dropout": 0.1,
+    "label_smoothing": 0.1,
+    "beta": 0.5,
+    "pack_tokens": 64,
+    "packs_per_step": 2,
+    "row_tokens": 64,
+    "rows_per_step": 4,
+    "accumulation": 2,
+    "gradient_checkpointing": True,
+    "seed": 1,
+}
+PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
+UNREAD = {
+    ("sft", "lora"): PADDED | {"beta", "prefix_tokens"},
+    ("sft", "prefix"): PACKED | LOW_RANK | {"beta", "gradient_checkpointing"},
+    ("sft", "full"): PADDED | LOW_RANK | {"beta", "prefix_tokens", "quantization"},
+}
+
+
+@pytest.mark.parametrize(("method", "adapter"), UNREAD)
+@pytest.mark.parametrize("name", OTHER)
+def test_a_setting_is_read_or_refused(method: str, adapter: str, name: str) -> None:
+    settings = {"method": method, "adapter": adapter, name: OTHER[name]}
+    if name in UNREAD[method, adapter]:
+        with pytest.raises(ValidationError, match=f"does not read {name}"):
+            FinetuneSpec(**settings)
+    else:
+        assert FinetuneSpec(**settings).read()[name] == OTHER[name]
+
+
+def test_every_setting_is_known_to_the_table() -> None:
+    assert {"method", "adapter", *OTHER} == set(FinetuneSpec.model_fields)
+
+
+@pytest.mark.parametrize(("method", "adapter"), UNREAD)
+def test_what_is_not_read_is_not_part_of_the_recipe(method: str, adapter: str) -> None:
+    read = FinetuneSpec(method=method, adapter=adapter).read()
+    assert set(FinetuneSpec.model_fields) - set(read) == UNREAD[method, adapter]
