@@ -94,7 +94,9 @@ class RawDatasetRef:
     files: Mapping[str, int]
     """Size in bytes of each file, by path relative to ``path`` (or its own name)."""
     format: str = "messages"
-    """``messages`` (JSONL in the OpenAI form) or ``labelled_csv`` (train.csv and test.csv)."""
+    """How it is written: one of ``dataset.formats.FORMATS``, never ``auto``."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Column of the source by our name for it, where the two differ."""
 
 
 @dataclass(frozen=True)

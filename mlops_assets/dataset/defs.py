@@ -12,6 +12,7 @@ import dagster as dg
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import expectations, sources, splits, validation, versioning
 from mlops_assets.dataset.privacy import excerpt
+from mlops_assets.dataset.records import FORMS
 from mlops_assets.home import Home
 from mlops_assets.profiles import asset_config
 from mlops_assets.refs import RawDatasetRef, Row, SplitsRef, ValidatedRef, read_rows
@@ -21,8 +22,7 @@ OWNERS = ["team:ml-platform"]
 PREVIEW = 5  # rows shown on an asset's page
 MOST_LABELS = 12  # labels of one field shown in the label mix
 
-REASONS = {
-    "broken_json": "the line is not a JSON object",
+REASONS = FORMS | {
     "missing_field": "id, group or messages are missing or not text",
     "bad_roles": "the turns are not user, assistant, ... ending with the assistant",
     "empty_text": "a message before the answer is empty",

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.dataset.datadocs import run_identifier
 from mlops_assets.dataset.privacy import redact
+from mlops_assets.dataset.records import SOUND
 from mlops_assets.dataset.sources import Candidate, normalised
 from mlops_assets.dataset.synthetic import LABELS
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 Labels = Mapping[str, tuple[str, ...]]
 
-ROLES = r"^(system )?user( assistant user)* assistant$"
+TURN = "user( assistant( tool)+)* assistant"
+ROLES = rf"^(system )?{TURN}( {TURN})*$"
+BY_FORM = "form"  # the reason is the row's own form, one of records.FORMS
 PROMPT_COLUMNS = ("row", "file", "line", "form", "id", "group", "roles", "shortest", "longest")
 NOT_AN_ANSWER = "not a JSON object"
 SAMPLES = 10  # offending values shown in Data Docs; labels, roles and lengths, never texts
@@ -100,7 +103,13 @@ def row_frame(candidates: Sequence[Candidate], labels: Labels) -> "pd.DataFrame"
 
 def _row_record(number: int, candidate: Candidate, labels: Labels) -> dict[str, Any]:
     messages = candidate.messages
-    sizes = [len(message["content"].strip()) for message in (messages or ())[:-1]]
+    # A turn that calls tools says nothing beside, and a tool may have nothing to report.
+    spoken = [
+        message
+        for message in (messages or ())[:-1]
+        if not message.get("tool_calls") and message["role"] != "tool"
+    ]
+    sizes = [len(message["content"].strip()) for message in spoken]
     answer = answer_object(candidate)
     has_answer = bool(messages) and messages is not None and messages[-1]["role"] == "assistant"
     names = sorted(answer or ())
@@ -172,7 +181,7 @@ def row_expectations(spec: ValidationSpec, labels: Labels) -> list[Any]:
     ]
     return [
         gxe.ExpectTableColumnsToMatchSet(column_set=columns, exact_match=True),
-        rule(in_set, "form", "broken_json", value_set=["object"]),
+        rule(in_set, "form", BY_FORM, value_set=[SOUND]),
         rule(not_null, "id", "missing_field"),
         rule(not_null, "group", "missing_field"),
         rule(not_null, "roles", "missing_field"),
@@ -250,7 +259,7 @@ def run_suite(context: Any, name: str, frame: "pd.DataFrame", expectations: list
     for item in results:
         reason = item.expectation_config.meta.get("reason")
         for place in item.result.get("unexpected_index_list") or () if reason else ():
-            reasons.setdefault(int(place["row"]), reason)
+            reasons.setdefault(int(place["row"]), place["form"] if reason == BY_FORM else reason)
     failed = tuple(_describe(item) for item in results if not item.success)
     return Verdict(failed, reasons)
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import versioning
 from mlops_assets.dataset.privacy import pseudonym, redact
+from mlops_assets.dataset.records import SOUND
 from mlops_assets.refs import Message, RawDatasetRef
 
 SPLIT_FILES = ("train", "test")
@@ -54,11 +55,16 @@ class Candidate:
     """Line number in the file, from 1."""
     source: str
     """The line as it stands, personal data included: only ``privacy.excerpt`` may show it."""
-    form: str = "object"
+    form: str = SOUND
+    """Or one of ``records.FORMS``: why the line holds no conversation."""
     id: str | None = None
     timestamp: str | None = None
     group: str | None = None
     messages: tuple[Message, ...] | None = None
+    rejected: Message | None = None
+    """The worse answer of a preference pair; the better one is the last message."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Schemas of the functions that the assistant may call."""
     slices: dict[str, str] = field(default_factory=dict)
     split: str | None = None
     redactions: Counter[str] = field(default_factory=Counter)

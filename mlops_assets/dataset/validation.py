@@ -26,7 +26,7 @@ from mlops_assets.refs import RawDatasetRef, Row, ValidatedRef, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LIBRARIES = ("great-expectations", "pandas", "matplotlib")
 ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
 CLASS_BALANCE = "class_balance.png"
@@ -52,6 +52,7 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
     settings = spec.model_dump(mode="json")
     # The order of the fields is the order in the answer, and JSON objects have none.
     settings |= {"labels": [list(item) for item in spec.labels.items()], "format": raw.format}
+    settings |= {"mapping": dict(raw.mapping)}
     recipe = Recipe(
         "validated_dataset", {"dataset": raw.version}, settings, CODE_VERSION, LIBRARIES
     )
@@ -148,6 +149,8 @@ def to_row(candidate: Candidate, labels: Labels) -> Row:
         messages=(*messages[:-1], {"role": "assistant", "content": content}),
         slices=candidate.slices,
         split=candidate.split,
+        rejected=candidate.rejected,
+        tools=candidate.tools,
     )
 
 
