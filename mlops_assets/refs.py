@@ -14,6 +14,9 @@ from pydantic import TypeAdapter
 
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
 
+ROW_FORMAT = "1"
+"""Part of every code digest: raise it when ``Row`` or its JSON means something else."""
+
 Message = Mapping[str, Any]
 """``{"role": ..., "content": ...}``, as in the OpenAI chat format.
 

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset import expectations, sources, splits, validation, versioning
 from mlops_assets.dataset.privacy import excerpt
 from mlops_assets.dataset.records import FORMS
@@ -49,7 +50,12 @@ class SplitConfig(splits.SplitSpec, dg.Config):
     """Run config of ``dataset_splits``."""
 
 
-@dg.asset(group_name="dataset", kinds={"dvc"}, owners=OWNERS, code_version="1")
+@dg.asset(
+    group_name="dataset",
+    kinds={"dvc"},
+    owners=OWNERS,
+    code_version=code_digest(sources.__name__),
+)
 def raw_dataset(
     context: dg.AssetExecutionContext, config: RawDatasetConfig, workspace: Workspace
 ) -> dg.MaterializeResult[RawDatasetRef]:
@@ -66,7 +72,10 @@ def raw_dataset(
 
 
 @dg.asset(
-    group_name="dataset", kinds={"greatexpectations", "pandas"}, owners=OWNERS, code_version="1"
+    group_name="dataset",
+    kinds={"greatexpectations", "pandas"},
+    owners=OWNERS,
+    code_version=code_digest(validation.__name__),
 )
 def validated_dataset(
     context: dg.AssetExecutionContext,
@@ -91,7 +100,12 @@ def validated_dataset(
     )
 
 
-@dg.asset(group_name="dataset", kinds={"python", "jsonl"}, owners=OWNERS, code_version="1")
+@dg.asset(
+    group_name="dataset",
+    kinds={"python", "jsonl"},
+    owners=OWNERS,
+    code_version=code_digest(splits.__name__),
+)
 def dataset_splits(
     context: dg.AssetExecutionContext,
     config: SplitConfig,

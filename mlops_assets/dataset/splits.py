@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset.sources import normalised
 from mlops_assets.refs import Row, SplitsRef, ValidatedRef, read_rows, write_jsonl
 
-CODE_VERSION = "1"
 SPLITS = ("train", "validation", "test")
 
 
@@ -60,7 +60,7 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
         "dataset_splits",
         {"rows": validated.artifact.summary["rows_sha256"]},
         spec.model_dump(mode="json") | {"labels": labels},
-        CODE_VERSION,
+        code_digest(__name__),
     )
 
     def produce(directory: Path) -> Mapping[str, Any]:

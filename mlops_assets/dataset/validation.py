@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, digest_file
+from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset import expectations, sources, versioning
 from mlops_assets.dataset.class_balance import draw_class_balance
 from mlops_assets.dataset.datadocs import quiet_context, write_data_docs
@@ -26,7 +27,6 @@ from mlops_assets.refs import RawDatasetRef, Row, ValidatedRef, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "2"
 LIBRARIES = ("great-expectations", "pandas", "matplotlib")
 ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
 CLASS_BALANCE = "class_balance.png"
@@ -54,7 +54,7 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
     settings |= {"labels": [list(item) for item in spec.labels.items()], "format": raw.format}
     settings |= {"mapping": dict(raw.mapping)}
     recipe = Recipe(
-        "validated_dataset", {"dataset": raw.version}, settings, CODE_VERSION, LIBRARIES
+        "validated_dataset", {"dataset": raw.version}, settings, code_digest(__name__), LIBRARIES
     )
     reports = store.root.parent / "reports" / f"validation-{recipe.key[:12]}"
 

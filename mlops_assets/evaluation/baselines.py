@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation.metrics import field_value
 from mlops_assets.refs import Row, SplitsRef, read_rows, write_jsonl
 
 logger = logging.getLogger(__name__)
-
-CODE_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class BaselineAnswers:
 def answer_with_baselines(store: ArtifactStore, splits: SplitsRef) -> Artifact:
     """``baselines.jsonl``: an answer of each baseline to every test row, in its order."""
     inputs = {"splits": splits.artifact.digest}
-    recipe = Recipe("baselines", inputs, {}, CODE_VERSION, ("scikit-learn",))
+    recipe = Recipe("baselines", inputs, {}, code_digest(__name__), ("scikit-learn",))
 
     def produce(directory: Path) -> dict[str, int]:
         logger.info("fitting the majority and TF-IDF baselines on the train split")

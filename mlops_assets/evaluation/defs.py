@@ -8,8 +8,9 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import gate, page, scoring
-from mlops_assets.evaluation.report import CODE_VERSION, evaluate, read_report
+from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef
 from mlops_assets.resources import Tracking, Workspace
@@ -23,7 +24,7 @@ class EvaluationConfig(EvaluationSpec, dg.Config):
     group_name="evaluation",
     kinds={"pytorch", "scikitlearn"},
     owners=["team:ml-platform"],
-    code_version=CODE_VERSION,
+    code_version=code_digest(evaluate.__module__),
 )
 def eval_report(
     context: dg.AssetExecutionContext,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
+from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation.metrics import percentile
 from mlops_assets.evaluation.model_loading import LoadedModel, fitting_threads, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
@@ -23,7 +24,6 @@ from mlops_assets.refs import Row, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "1"
 LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -69,7 +69,7 @@ def predict(
         },
         {"max_new_tokens": subject.max_new_tokens, "do_sample": False}
         | spec.model_dump(mode="json", include={"batch_size", "latency_requests", "seed"}),
-        CODE_VERSION,
+        code_digest(__name__),
         LIBRARIES,
     )
 

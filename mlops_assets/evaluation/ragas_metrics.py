@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation.generation import read_predictions
 from mlops_assets.evaluation.spec import EvaluationSpec
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "1"
 LIBRARIES = ("ragas", "rapidfuzz", "rouge-score", "sacrebleu")
 
 
@@ -33,7 +33,7 @@ def score_with_ragas(
     """
     settings = spec.model_dump(mode="json", include={"ragas_rows", "seed"})
     inputs = {"predictions": predictions.digest, "recipe": predictions.key}
-    recipe = Recipe("ragas_scores", inputs, settings, CODE_VERSION, LIBRARIES)
+    recipe = Recipe("ragas_scores", inputs, settings, code_digest(__name__), LIBRARIES)
 
     def produce(directory: Path) -> dict[str, Any]:
         outputs = [item.text for item in read_predictions(store, predictions)]

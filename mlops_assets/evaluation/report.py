@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe, digest_json
+from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import baselines, generation, page, ragas_metrics, scoring
 from mlops_assets.evaluation.generation import Subject
 from mlops_assets.evaluation.model_loading import template_digest
@@ -28,7 +29,6 @@ from mlops_assets.refs import (
     read_rows,
 )
 
-CODE_VERSION = "1"
 FLOORS = {"minimum_exact_match", "minimum_valid_json", "beat_majority"}
 
 Publish = Callable[[Path, Mapping[str, Any]], None]
@@ -86,7 +86,7 @@ def evaluate(
             "labels": digest_json(splits.labels),
         },
         spec.model_dump(mode="json"),
-        "/".join((CODE_VERSION, *(m.CODE_VERSION for m in (generation, baselines, ragas_metrics)))),
+        code_digest(__name__),
         (*generation.LIBRARIES, *ragas_metrics.LIBRARIES, "scikit-learn"),
     )
 

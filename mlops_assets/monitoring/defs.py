@@ -10,6 +10,7 @@ import dagster as dg
 
 import mlops_assets
 from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.monitoring import drift, prediction_log
 from mlops_assets.monitoring.cooldown import RetrainPolicy, why_not
@@ -35,7 +36,7 @@ class DriftConfig(drift.DriftSpec, RetrainPolicy, dg.Config):
     group_name="monitoring",
     kinds={"jsonlines"},
     owners=OWNERS,
-    code_version=prediction_log.CODE_VERSION,
+    code_version=code_digest(prediction_log.__name__),
     deps=["raw_dataset"],
 )
 def prediction_log_asset(
@@ -61,7 +62,7 @@ def prediction_log_asset(
     group_name="monitoring",
     kinds={"evidently"},
     owners=OWNERS,
-    code_version=drift.CODE_VERSION,
+    code_version=code_digest(drift.__name__),
 )
 def drift_report(
     context: dg.AssetExecutionContext,

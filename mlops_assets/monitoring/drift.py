@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring import distances
 from mlops_assets.monitoring.drift_page import write_page, write_plot
 from mlops_assets.monitoring.features import Column, Numbers, make_columns
@@ -25,7 +26,6 @@ from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, read_
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "1"
 REPORT, PAGE, PLOT = "drift.json", "drift.html", "effects.png"
 DRIFT, NO_DRIFT, NO_VERDICT = "drift", "no_drift", "no_verdict"
 
@@ -86,7 +86,7 @@ def report_drift(
         inputs={"splits": splits.artifact.digest, "log": log.artifact.digest},
         # What may follow from the verdict does not change it.
         spec=spec.model_dump(mode="json", include=set(DriftSpec.model_fields)),
-        code_version=CODE_VERSION,
+        code_version=code_digest(__name__),
         libraries=("evidently", "scipy", "numpy"),
     )
 

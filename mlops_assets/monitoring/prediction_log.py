@@ -20,11 +20,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import PredictionLogRef, PredictionRecord, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = "1"
 RECORDS = "records.jsonl"
 SAMPLES = Path("data/production")
 """Below the project: the samples that a DVC stage builds, absent until it has run."""
@@ -69,7 +69,7 @@ def collect(store: ArtifactStore, spec: PredictionLogSpec, project: Path) -> Pre
         kind="prediction_log",
         inputs={segment.path.name: segment.sha256 for segment in segments},
         spec={"max_records": spec.max_records},
-        code_version=CODE_VERSION,
+        code_version=code_digest(__name__),
     )
 
     def produce(directory: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import dagster as dg
 
 import mlops_assets
 from mlops_assets.artifacts import Artifact, ArtifactStore, digest_json
+from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.promotion import decision, package, policy, registry
@@ -28,7 +29,7 @@ class PromotionConfig(policy.PromotionSpec, dg.Config):
     group_name="promotion",
     kinds={"mlflow"},
     owners=OWNERS,
-    code_version=package.CODE_VERSION,
+    code_version=code_digest(package.__name__),
     pool="registry",
 )
 def registered_model(

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
 
-CODE_VERSION = "1"
 FLAVOR = "mlops_bundle"
 CARD, BUNDLE, ADAPTER = "README.md", "bundle.json", "adapter"
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -27,7 +27,7 @@ SYSTEMS = ("base", "tuned", "champion", "majority", "tfidf")
 def package_recipe(name: str, bundle_digest: str, report_digest: str) -> Recipe:
     """What decides a package's bytes."""
     inputs = {"bundle": bundle_digest, "report": report_digest}
-    return Recipe("mlflow_model", inputs, {"name": name}, CODE_VERSION, ("mlflow",))
+    return Recipe("mlflow_model", inputs, {"name": name}, code_digest(__name__), ("mlflow",))
 
 
 def build_package(

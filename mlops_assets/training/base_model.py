@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import BaseModelRef, SplitsRef, read_rows
 from mlops_assets.training.model_files import (
     TAKEN,
@@ -25,7 +26,7 @@ from mlops_assets.training.spec import BaseModelSpec
 logger = logging.getLogger(__name__)
 
 KIND = "base_model"
-CODE_VERSION = "1"
+TAKING = "mlops_assets.training.model_files"  # decides what is kept of a model that exists
 
 
 def provide(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseModelRef:
@@ -49,7 +50,7 @@ def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseM
         # the artifact's digest covers both.
         {"splits": splits.artifact.digest},
         spec.read() | {"labels": {name: list(values) for name, values in splits.labels.items()}},
-        CODE_VERSION,
+        code_digest(__name__),
         ("torch", "transformers", "tokenizers"),
     )
     return _ref(store, recipe, produce)
@@ -64,7 +65,7 @@ def _local(store: ArtifactStore, spec: BaseModelSpec) -> BaseModelRef:
         return _summary(directory, source.resolve().name)
 
     # Its content names it, not where it lay.
-    recipe = Recipe(KIND, {"files": files_digest(source)}, {"source": "local"}, CODE_VERSION)
+    recipe = Recipe(KIND, {"files": files_digest(source)}, {"source": "local"}, code_digest(TAKING))
     return _ref(store, recipe, produce)
 
 
@@ -74,7 +75,7 @@ def _hub(store: ArtifactStore, spec: BaseModelSpec) -> BaseModelRef:
         check_directory(directory)
         return _summary(directory, spec.repo_id) | {"revision": spec.revision}
 
-    return _ref(store, Recipe(KIND, {}, spec.read(), CODE_VERSION), produce)
+    return _ref(store, Recipe(KIND, {}, spec.read(), code_digest(TAKING)), produce)
 
 
 def _download(spec: BaseModelSpec, directory: Path) -> None:

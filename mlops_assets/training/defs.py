@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.artifacts import SHORT
+from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
 from mlops_assets.resources import Tracking, Workspace
 from mlops_assets.training import base_model as base_models
@@ -30,7 +31,7 @@ class FinetuneConfig(FinetuneSpec, dg.Config):
     group_name="training",
     kinds={"huggingface", "pytorch"},
     owners=OWNERS,
-    code_version=base_models.CODE_VERSION,
+    code_version=code_digest(base_models.__name__),
 )
 def base_model(
     context: dg.AssetExecutionContext,
@@ -66,7 +67,7 @@ def base_model(
     group_name="training",
     kinds={"huggingface", "pytorch", "mlflow"},
     owners=OWNERS,
-    code_version=finetuning.CODE_VERSION,
+    code_version=code_digest(finetuning.__name__),
     pool="training",
 )
 def lora_adapter(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
+from mlops_assets.code_digest import code_digest
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.training.adapters import save_weights, trainable_parameters
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KIND = "lora_adapter"
-CODE_VERSION = "1"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 FIGURES = (
     "train_loss",
@@ -74,7 +74,7 @@ def finetune(
         return summary | runs | {"mlflow_experiment": experiment}
 
     inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
-    recipe = Recipe(KIND, inputs, spec.read(), CODE_VERSION, LIBRARIES)
+    recipe = Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES)
     artifact = store.build(recipe, produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
     return AdapterRef(artifact, base.artifact, splits.dataset, *runs)
