@@ -158,7 +158,10 @@ class Ledger:
 
 
 def _entry(row: Any) -> LedgerEntry:
-    bundle = TypeAdapter(ReleaseBundle).validate_json(row.bundle)
+    content = json.loads(row.bundle)
+    if "versions" not in content:  # a row from before prompts and eval sets had versions
+        content["versions"] = {"data": content["dataset"], "prompts": "", "eval_set": ""}
+    bundle = TypeAdapter(ReleaseBundle).validate_python(content)
     decision = Decision(
         row.key,
         row.outcome,

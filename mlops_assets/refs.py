@@ -85,6 +85,35 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 @dataclass(frozen=True)
+class Versions:
+    """The data, prompts and eval set that a downstream artifact was really made from.
+
+    An artifact keeps them in its manifest's summary, so one that is found in the store says
+    what it was built from then, not what was asked for now.
+    """
+
+    data: str
+    """DVC's hash of the raw data."""
+    prompts: str
+    """SHA-256 of the distinct prompts that rows carry: see ``dataset.splits.prompts_digest``."""
+    eval_set: str
+    """SHA-256 of the file ``test.jsonl`` of the splits."""
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Versions":
+        """The versions in the summary of an artifact."""
+        return cls(**artifact.summary["versions"])
+
+    def by_name(self) -> dict[str, str]:
+        """The versions under the names that metadata, MLflow and the registry's tags show."""
+        return {
+            "dataset_hash": self.data,
+            "prompts_hash": self.prompts,
+            "eval_set_hash": self.eval_set,
+        }
+
+
+@dataclass(frozen=True)
 class RawDatasetRef:
     """A version of the source data, where it was found."""
 
@@ -121,7 +150,7 @@ class SplitsRef:
     """``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` in the form of ``Row``."""
 
     artifact: Artifact
-    dataset: str
+    versions: Versions
     rows: Mapping[str, int]
     labels: Mapping[str, tuple[str, ...]]
     """The vocabulary of each field of the answer, in the order the answer writes them."""
@@ -134,6 +163,8 @@ class BaseModelRef:
     artifact: Artifact
     name: str
     parameters: int
+    versions: Versions | None = None
+    """What it was pretrained on here; None for a model that comes from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +173,7 @@ class AdapterRef:
 
     artifact: Artifact
     base: Artifact
-    dataset: str
+    versions: Versions
     mlflow_run: str
     dagster_run: str
     """The runs that trained it, which may be earlier than the one that asked for it."""
@@ -159,7 +190,8 @@ class ReleaseBundle:
     prompt: str
     """SHA-256 of the system prompt, empty prompt included."""
     generation: Mapping[str, Any]
-    dataset: str
+    versions: Versions
+    """The data and prompts that trained the adapter, the eval set that measured it."""
 
     @property
     def digest(self) -> str:
@@ -228,6 +260,8 @@ class DriftReportRef:
     columns: tuple[str, ...]
     """The columns that drifted."""
     records: int
+    versions: Versions
+    """Of the train split that production was compared with."""
 
 
 Ref = (

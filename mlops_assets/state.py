@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class State:
         }
 
     def _last_report(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        shown = ("exact_match", "valid_json", "items", "slices", "fields", "candidate", "champion")
+        scores = ("exact_match", "valid_json", "items", "slices", "fields")
+        shown = (*scores, "candidate", "champion", "versions")
         return {key: report.get(key) for key in shown} | {"path": str(self.report_page)}
 
     @property
@@ -105,7 +106,8 @@ def _release(version: int, bundle: ReleaseBundle) -> dict[str, Any]:
         "version": version,
         "bundle": bundle.digest,
         "adapter": bundle.adapter.digest,
-        "dataset": bundle.dataset,
+        "dataset": bundle.versions.data,
+        "versions": asdict(bundle.versions),
     }
 
 
@@ -124,4 +126,9 @@ def _quarantine(ref: ValidatedRef) -> dict[str, Any]:
 
 
 def _drift(ref: DriftReportRef) -> dict[str, Any]:
-    return {"verdict": ref.verdict, "columns": list(ref.columns), "records": ref.records}
+    return {
+        "verdict": ref.verdict,
+        "columns": list(ref.columns),
+        "records": ref.records,
+        "versions": asdict(ref.versions),
+    }

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from mlops_assets.home import Home, run_lock
+from mlops_assets.refs import Versions
 from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job, run_command
+
+VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

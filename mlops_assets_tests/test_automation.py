@@ -25,6 +25,7 @@ from mlops_assets.artifacts import Artifact
 from mlops_assets.home import Home
 from mlops_assets.refs import DriftReportRef, RawDatasetRef, dump_ref
 from mlops_assets_tests.commands import environment_for
+from mlops_assets_tests.conftest import VERSIONS
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 TRIGGER = "mlops/trigger"
@@ -99,7 +100,7 @@ def handled(home: Home, version: str) -> None:
 def drifted(home: Home, key: str = "k1", **changes: object) -> None:
     """As if a run of `monitor` had come to this verdict."""
     artifact = Artifact("drift_report", key, f"digest-{key}")
-    ref = DriftReportRef(artifact, "drift", ("words",), 1000)
+    ref = DriftReportRef(artifact, "drift", ("words",), 1000, VERSIONS)
     home.write_ref("drift_report", "a-run", dump_ref(replace(ref, **changes)))  # type: ignore[arg-type]
 
 

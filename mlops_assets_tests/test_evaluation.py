@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +30,7 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, Decision
 from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, Row, SplitsRef, write_jsonl
 from mlops_assets.resources import RefIOManager, Tracking, Workspace
+from mlops_assets_tests.conftest import VERSIONS
 
 LABELS = {"queue": ("billing", "technical"), "priority": ("high", "low")}
 WORDS = {
@@ -90,7 +91,7 @@ def make_splits(store: ArtifactStore, test: list[Row], train: list[Row]) -> Spli
 
     name = digest_json([[row.id, row.answer] for row in (*train, *test)])
     artifact = put(store, "splits", name, write)
-    return SplitsRef(artifact, "md5-of-data", {"train": len(train), "test": len(test)}, LABELS)
+    return SplitsRef(artifact, VERSIONS, {"train": len(train), "test": len(test)}, LABELS)
 
 
 def make_tokenizer(texts: list[str]):
@@ -204,7 +205,7 @@ def prepared(tmp_path_factory, model_folders) -> tuple[Path, Parts]:
     parts = {
         "dataset_splits": splits,
         "base_model": BaseModelRef(base, "tiny", 100_000),
-        "lora_adapter": AdapterRef(adapter, base, "md5-of-data", "mlflow-run", "dagster-run"),
+        "lora_adapter": AdapterRef(adapter, base, VERSIONS, "mlflow-run", "dagster-run"),
     }
     measure(home, parts)
     mlflow.MlflowClient(home.mlflow_uri).search_experiments()  # makes its tables
@@ -516,7 +517,7 @@ def test_the_report_says_everything_others_read(home, parts) -> None:
     assert report["exact_match"]["tfidf"] > 0.9 > report["exact_match"]["majority"]
     assert report["candidate"] == ref.bundle.digest
     assert (report["champion"], ref.champion) == (None, None)
-    assert report["dataset"] == "md5-of-data" == ref.bundle.dataset
+    assert report["versions"] == asdict(VERSIONS) == asdict(ref.bundle.versions)
     assert report["ragas"]["rows"] == 40
     assert set(report["ragas"]["metrics"]) >= {"exact_match", "rouge_score"}
     assert report["latency"]["tuned"]["requests"] == 3

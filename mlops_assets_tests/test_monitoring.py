@@ -26,6 +26,7 @@ from mlops_assets.refs import (
     write_jsonl,
 )
 from mlops_assets.resources import RESOURCES
+from mlops_assets_tests.conftest import VERSIONS
 
 LOG = prediction_log.PredictionLogSpec(directory="log")
 SPEC = drift.DriftSpec()
@@ -51,7 +52,7 @@ def make_splits(
 
     inputs = {"rows": str(hash(tuple(row.id for row in rows)))}
     artifact = store.build(Recipe("dataset_splits", inputs, {}, "1"), produce)
-    return SplitsRef(artifact, "dataset", {"train": len(rows)}, labels)
+    return SplitsRef(artifact, VERSIONS, {"train": len(rows)}, labels)
 
 
 def make_log(

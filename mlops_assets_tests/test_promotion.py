@@ -30,6 +30,7 @@ from mlops_assets.refs import (
     ReleaseBundle,
 )
 from mlops_assets.resources import RESOURCES, Workspace
+from mlops_assets_tests.conftest import VERSIONS
 
 NAME = "support-tickets"
 SPEC = policy.PromotionSpec()
@@ -94,7 +95,7 @@ def make_case(
     base = make_artifact(home, "base_model", "base", {"config.json": "{}"})
     adapter = make_artifact(home, "lora_adapter", seed, {"adapter_model.safetensors": seed})
     generation = {"max_new_tokens": 32}
-    bundle = ReleaseBundle(base, adapter, "t" * 64, "p" * 64, generation, "d" * 32)
+    bundle = ReleaseBundle(base, adapter, "t" * 64, "p" * 64, generation, VERSIONS)
     against, score = champion or (None, None)
     changes = {"candidate": bundle.digest, "champion": against} | changes
     report, outcomes = make_report(tuned, 40, score)
@@ -103,7 +104,7 @@ def make_case(
         "correct.jsonl": "".join(json.dumps(outcome) + "\n" for outcome in outcomes),
     }
     artifact = make_artifact(home, "eval_report", f"{seed}{champion}{tuned}{changes}", files)
-    trained = AdapterRef(adapter, base, bundle.dataset, "mlflow-run", "dagster-run")
+    trained = AdapterRef(adapter, base, bundle.versions, "mlflow-run", "dagster-run")
     return Case(trained, EvalReportRef(artifact, bundle, against))
 
 

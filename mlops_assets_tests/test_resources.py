@@ -9,12 +9,15 @@ from mlops_assets.home import Home, RunLock, run_lock
 from mlops_assets.jobs import run_failure_alert
 from mlops_assets.refs import DriftReportRef, RawDatasetRef, dump_ref, load_ref
 from mlops_assets.resources import RESOURCES, Alerts, Tracking, Workspace
+from mlops_assets_tests.conftest import VERSIONS
 
 RAW = RawDatasetRef("v1", "/data", True, {"tickets.jsonl": 5})
 
 
 def test_a_ref_survives_json() -> None:
-    ref = DriftReportRef(Artifact("drift_report", "k", "d", {"a": 1}), "drift", ("words",), 9)
+    ref = DriftReportRef(
+        Artifact("drift_report", "k", "d", {"a": 1}), "drift", ("words",), 9, VERSIONS
+    )
     assert load_ref(dump_ref(ref)) == ref
 
 

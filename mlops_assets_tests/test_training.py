@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.tokenizer import train_tokenizer
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
+from mlops_assets_tests.conftest import VERSIONS
 
 QUEUES = {"billing": "invoice charged twice", "shipping": "parcel box late", "login": "password"}
 PRIORITIES = {"low": "no hurry", "high": "urgent now"}
@@ -49,7 +51,7 @@ def _splits(store: ArtifactStore, train: int = 240) -> SplitsRef:
         return {}
 
     artifact = store.build(Recipe("dataset_splits", {}, {"train": train}, "1"), produce)
-    return SplitsRef(artifact, "d" * 32, {name: len(n) for name, n in rows.items()}, LABELS)
+    return SplitsRef(artifact, VERSIONS, {name: len(n) for name, n in rows.items()}, LABELS)
 
 
 @contextmanager
@@ -369,10 +371,12 @@ def test_known_settings_are_not_trained_again(
         raise AssertionError("trained again")
         yield ""
 
-    again = finetune(store, splits, base, FinetuneSpec(**FAST), never, "another-run")
+    newer = replace(splits, versions=replace(VERSIONS, data="newer data, the same rows"))
+    again = finetune(store, newer, base, FinetuneSpec(**FAST), never, "another-run")
     assert again.artifact.reused
-    # The runs named are those that trained it.
+    # The runs and the data named are those that trained it.
     assert (again.mlflow_run, again.dagster_run) == ("mlflow-run", "dagster-run")
+    assert again.versions == VERSIONS
 
 
 def _answers(base: Path, adapter: Path | None, rows: list[Row]) -> list[str]:

@@ -185,6 +185,7 @@ def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
     return {
         "rows": total,
         "splits": _table(sizes),
+        **ref.versions.by_name(),
         "label_mix": dg.MetadataValue.md(_label_mix(ref, parts)),
         "labels": dg.MetadataValue.json({name: list(v) for name, v in ref.labels.items()}),
         "preview": dg.MetadataValue.md(_preview(parts["train"][:PREVIEW])),

@@ -3,17 +3,26 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.artifacts import (
+    ArtifactStore,
+    LineageError,
+    Recipe,
+    canonical_json,
+    digest_file,
+    digest_json,
+)
 from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset.sources import normalised
-from mlops_assets.refs import Row, SplitsRef, ValidatedRef, read_rows, write_jsonl
+from mlops_assets.refs import Row, SplitsRef, ValidatedRef, Versions, read_rows, write_jsonl
 
 SPLITS = ("train", "validation", "test")
+INSTRUCTING_ROLES = ("system", "developer")
 
 
 class SplitSpec(BaseModel):
@@ -58,7 +67,9 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
     labels = [[name, list(values)] for name, values in validated.labels.items()]
     recipe = Recipe(
         "dataset_splits",
-        {"rows": validated.artifact.summary["rows_sha256"]},
+        # The rows decide the bytes. The data's version stands in the summary, so it counts
+        # too: new data that gives the same rows gives the same content under another key.
+        {"rows": validated.artifact.summary["rows_sha256"], "dataset": validated.dataset},
         spec.model_dump(mode="json") | {"labels": labels},
         code_digest(__name__),
     )
@@ -68,11 +79,37 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
         parts = divide(rows, spec)
         counts = {name: write_jsonl(directory / f"{name}.jsonl", parts[name]) for name in SPLITS}
         groups = {name: len({row.group for row in parts[name]}) for name in SPLITS}
-        return {"rows": counts, "groups": groups}
+        versions = Versions(
+            validated.dataset,
+            prompts_digest(row for part in parts.values() for row in part),
+            digest_file(directory / "test.jsonl"),
+        )
+        return {"rows": counts, "groups": groups, "versions": asdict(versions)}
 
     artifact = store.build(recipe, produce)
     counts = {name: artifact.summary["rows"][name] for name in SPLITS}
-    return SplitsRef(artifact, validated.dataset, counts, dict(validated.labels))
+    return SplitsRef(artifact, Versions.of(artifact), counts, dict(validated.labels))
+
+
+def prompts_digest(rows: Iterable[Row]) -> str:
+    """The version of the prompts that rows carry: 64 hex digits, whatever the rows' order.
+
+    A row's prompt is what its author said to the model, not what the customer said: the
+    contents of its system and developer turns in their order, and its function schemas. The
+    digest is the SHA-256 of the canonical JSON of the sorted list of the distinct ones.
+    """
+    prompts = {
+        canonical_json(
+            {
+                "instructions": [
+                    turn["content"] for turn in row.prompt if turn["role"] in INSTRUCTING_ROLES
+                ],
+                "tools": list(row.tools),
+            }
+        ).decode()
+        for row in rows
+    }
+    return digest_json(sorted(prompts))
 
 
 def divide(rows: Iterable[Row], spec: SplitSpec) -> dict[str, list[Row]]:

@@ -12,7 +12,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import gate, page, scoring
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef
+from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef, Versions
 from mlops_assets.resources import Tracking, Workspace
 
 
@@ -52,6 +52,7 @@ def eval_report(
         champion = entry.decision.bundle if entry else None
         ref = evaluate(store, dataset_splits, base_model, lora_adapter, champion, config, publish)
         metadata = _metadata(store.path(ref.artifact), read_report(store, ref.artifact))
+        metadata |= ref.bundle.versions.by_name()
     return dg.MaterializeResult(
         value=ref,
         data_version=dg.DataVersion(ref.artifact.digest),
@@ -94,6 +95,7 @@ def _log_to_mlflow(directory: Path, report: Mapping[str, Any]) -> None:
         scores[f"eval/accuracy/{field}"] = values["accuracy"]["tuned"]
         scores[f"eval/macro_f1/{field}"] = values["macro_f1"]["tuned"]
     scores["eval/latency_p95_ms"] = report["latency"]["tuned"]["p95_ms"]
+    mlflow.log_params(Versions(**report["versions"]).by_name())
     mlflow.log_metrics({name: value for name, value in scores.items() if value is not None})
     for name in ("report.html", "report.json", "plot.png"):
         mlflow.log_artifact(str(directory / name), "evaluation")

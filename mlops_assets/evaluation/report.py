@@ -9,7 +9,7 @@ has to be compared with another champion is written from what lies in the store.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def evaluate(
             "candidate": bundle.digest,
             "champion": champion.digest if champion else "",
             "splits": splits.artifact.digest,
-            "dataset": splits.dataset,
+            "versions": digest_json(asdict(bundle.versions)),
             "labels": digest_json(splits.labels),
         },
         spec.model_dump(mode="json"),
@@ -93,7 +93,8 @@ def evaluate(
     def produce(directory: Path) -> dict[str, Any]:
         report = _write_report(store, candidate, spec, directory)
         publish(directory, report)
-        return {"exact_match": report["exact_match"], "valid_json": report["valid_json"]}
+        scores = {name: report[name] for name in ("exact_match", "valid_json")}
+        return scores | {"versions": report["versions"]}
 
     return EvalReportRef(
         store.build(recipe, produce), bundle, champion.digest if champion else None
@@ -129,7 +130,7 @@ def _bundle(
         # No prompt is added when serving: rows carry their own system message.
         prompt=hashlib.sha256(b"").hexdigest(),
         generation={"max_new_tokens": spec.max_new_tokens, "do_sample": False},
-        dataset=splits.dataset,
+        versions=replace(adapter.versions, eval_set=splits.versions.eval_set),
     )
 
 
@@ -209,7 +210,7 @@ def _facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> di
         "settings": {name: value for name, value in settings.items() if name not in FLOORS},
         "candidate": candidate.bundle.digest,
         "champion": candidate.champion.digest if candidate.champion else None,
-        "dataset": candidate.splits.dataset,
+        "versions": asdict(candidate.bundle.versions),
         "correct": "correct.jsonl",
         "provenance": {
             "base_name": candidate.base.name,

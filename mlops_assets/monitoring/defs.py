@@ -120,6 +120,7 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
         "report": dg.MetadataValue.url((path / drift.PAGE).as_uri()),
         "json": dg.MetadataValue.path(str(path / drift.REPORT)),
         "records": ref.records,
+        **ref.versions.by_name(),
         "from_store": bool(ref.artifact.reused),
     }
 

@@ -22,7 +22,7 @@ from mlops_assets.monitoring import distances
 from mlops_assets.monitoring.drift_page import write_page, write_plot
 from mlops_assets.monitoring.features import Column, Numbers, make_columns
 from mlops_assets.monitoring.prediction_log import RECORDS, read_records
-from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, read_rows
+from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, Versions, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,12 @@ def report_drift(
         compared = compare(columns, spec)
         verdict = decide(compared, spec)
         _write(directory, columns, compared, verdict, spec)
-        return asdict(verdict)
+        return asdict(verdict) | {"versions": asdict(splits.versions)}
 
     artifact = store.build(recipe, produce)
     summary = artifact.summary
-    return DriftReportRef(artifact, summary["verdict"], tuple(summary["drifted"]), log.records)
+    drifted, versions = tuple(summary["drifted"]), Versions.of(artifact)
+    return DriftReportRef(artifact, summary["verdict"], drifted, log.records, versions)
 
 
 def compare(columns: Sequence[Column], spec: DriftSpec) -> dict[str, ColumnDrift]:

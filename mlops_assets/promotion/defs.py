@@ -98,7 +98,8 @@ def promotion_decision(
     return dg.MaterializeResult(
         value=ref,
         data_version=dg.DataVersion(digest_json([ref.entry, ref.outcome, ref.bundle])),
-        metadata=_decision_metadata(ref, entries, dict(aliases), context.run.run_id),
+        metadata=_decision_metadata(ref, entries, dict(aliases), context.run.run_id)
+        | registered_model.bundle.versions.by_name(),
     )
 
 
@@ -114,6 +115,7 @@ def _version_metadata(
         "model": ref.name,
         "version": ref.version,
         "uri": f"models:/{ref.name}/{ref.version}",
+        **ref.bundle.versions.by_name(),
         "lineage": dg.MetadataValue.table(
             [dg.TableRecord({"tag": name, "value": tags[name]}) for name in sorted(tags)],
             schema=_schema(("tag", "string"), ("value", "string")),

@@ -16,7 +16,10 @@ class VersionTags:
     """The run that trained the adapter."""
     dagster_run: str
     dataset_hash: str
-    """DVC's hash of the raw data."""
+    """DVC's hash of the raw data that trained the adapter."""
+    prompts_hash: str
+    eval_set_hash: str
+    """Of the rows that measured it: see ``refs.Versions``."""
     base_digest: str
     adapter_digest: str
     bundle_digest: str
@@ -60,7 +63,7 @@ def make_tags(adapter: AdapterRef, evaluated: EvalReportRef, provenance: Provena
     return VersionTags(
         mlflow_run=adapter.mlflow_run,
         dagster_run=adapter.dagster_run,
-        dataset_hash=bundle.dataset,
+        **bundle.versions.by_name(),
         base_digest=bundle.base.digest,
         adapter_digest=bundle.adapter.digest,
         bundle_digest=bundle.digest,

@@ -7,12 +7,13 @@ tokenizer and chat template that ``from_pretrained`` and model servers load offl
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.refs import BaseModelRef, SplitsRef, read_rows
+from mlops_assets.refs import BaseModelRef, SplitsRef, Versions, read_rows
 from mlops_assets.training.model_files import (
     TAKEN,
     check_directory,
@@ -42,7 +43,8 @@ def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseM
     def produce(directory: Path) -> Mapping[str, Any]:
         rows = list(read_rows(store.path(splits.artifact) / "train.jsonl"))
         summary = build_tiny(directory, rows, splits.labels, spec)
-        return _summary(directory, f"tiny-llama-{spec.layers}x{spec.hidden_size}") | summary
+        named = _summary(directory, f"tiny-llama-{spec.layers}x{spec.hidden_size}")
+        return named | summary | {"versions": asdict(splits.versions)}
 
     recipe = Recipe(
         KIND,
@@ -111,4 +113,6 @@ def _summary(directory: Path, name: str) -> dict[str, Any]:
 
 def _ref(store: ArtifactStore, recipe: Recipe, produce: Any) -> BaseModelRef:
     artifact = store.build(recipe, produce)
-    return BaseModelRef(artifact, artifact.summary["name"], artifact.summary["parameters"])
+    summary = artifact.summary
+    versions = Versions.of(artifact) if "versions" in summary else None
+    return BaseModelRef(artifact, summary["name"], summary["parameters"], versions)

@@ -9,13 +9,14 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.progress import progress
-from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, read_rows
+from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
 from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.callbacks import make_recorder
 from mlops_assets.training.encoding import encode
@@ -71,13 +72,14 @@ def finetune(
             summary = _train(store, splits, base, spec, directory)
             log_result(summary, directory / CURVE)
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
-        return summary | runs | {"mlflow_experiment": experiment}
+        versions = {"versions": asdict(splits.versions)}
+        return summary | versions | runs | {"mlflow_experiment": experiment}
 
     inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
     recipe = Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES)
     artifact = store.build(recipe, produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
-    return AdapterRef(artifact, base.artifact, splits.dataset, *runs)
+    return AdapterRef(artifact, base.artifact, Versions.of(artifact), *runs)
 
 
 def _train(

@@ -16,9 +16,8 @@ def log_settings(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> s
     origin = {
         "base_model": base.name,
         "base_digest": base.artifact.digest,
-        "dataset": splits.dataset,
         "train_rows": splits.rows.get("train"),
-    }
+    } | splits.versions.by_name()
     mlflow.log_params(spec.read() | origin)
     return str(run.info.experiment_id)
 
