@@ -20,14 +20,21 @@ SECTIONS = {"ops", "resources", "execution", "loggers"}
 
 def profile_path() -> Path:
     """The file that ``MLOPS_PROFILE`` names. Raises LineageError when there is none."""
-    name = os.environ.get("MLOPS_PROFILE") or "tiny"
+    return find_profile(os.environ.get("MLOPS_PROFILE") or "tiny", "MLOPS_PROFILE")
+
+
+def find_profile(name: str, named_by: str) -> Path:
+    """The profile of this name, or the file at this path.
+
+    Raises LineageError when there is none; ``named_by`` says where the name stands.
+    """
     named = PROJECT / "profiles" / f"{name}.yaml"
     for path in (named, Path(name)):
         if path.is_file():
             return path
     known = ", ".join(sorted(path.stem for path in named.parent.glob("*.yaml")))
     raise LineageError(
-        f"MLOPS_PROFILE names {name!r}, which is neither a file nor in {named.parent}.",
+        f"{named_by} names {name!r}, which is neither a file nor in {named.parent}.",
         f"Choose one of {known}, or give a path.",
     )
 

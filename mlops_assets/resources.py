@@ -20,10 +20,14 @@ from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.refs import Ref, dump_ref, load_ref
+from mlops_assets.tracking import (
+    EXPERIMENT,
+    mlflow_environment_kept,
+    mlflow_reachable,
+    prepare_experiment,
+)
 
 logger = logging.getLogger(__name__)
-
-EXPERIMENT = "mlops-assets"
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -118,8 +122,8 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
         import mlflow
 
         home = Home.from_environment()
-        with _mlflow_reachable(home), _environment_kept("MLFLOW_TRACKING_URI"):
-            _prepare_experiment(home, self.experiment)
+        with mlflow_reachable(home), mlflow_environment_kept():
+            prepare_experiment(home, self.experiment)
             run_id = self._start(context, home)
         status = "FAILED"
         try:
@@ -148,42 +152,6 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         run: Any = attached.active_run()
         return str(run.info.run_id)
-
-
-@contextmanager
-def _environment_kept(name: str) -> Iterator[None]:
-    """Undo what MLflow writes into the environment: there it means a choice of the user's."""
-    before = os.environ.get(name)
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if before is not None:
-            os.environ[name] = before
-
-
-@contextmanager
-def _mlflow_reachable(home: Home) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise LineageError(
-            f"MLflow at {home.mlflow_label} cannot be used ({type(error).__name__}).",
-            "Check MLFLOW_TRACKING_URI and that its server runs, then run again.",
-        ) from error
-
-
-def _prepare_experiment(home: Home, name: str) -> None:
-    """Create the experiment with its artifacts under ``MLOPS_HOME``, not in the work folder."""
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    location = home.mlflow_artifacts.as_uri() if home.mlflow_is_local else None
-    mlflow.set_tracking_uri(home.mlflow_uri)
-    if mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=location)
 
 
 def fail_mlflow_run(home: Home, dagster_run_id: str) -> None:

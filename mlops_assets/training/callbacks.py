@@ -1,10 +1,14 @@
 """What the trainer calls while it works: progress, the log, and MLflow metrics by step."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.progress import Advance
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
+
+Watch = Callable[[float, float], None]
+"""Called with the share of the training that is done (0 to 1) and the validation loss."""
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -84,3 +88,18 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
             queue.send()
 
     return Recorder()
+
+
+def make_watcher(watch: Watch) -> "TrainerCallback":
+    """A callback that hands every validation loss to ``watch``, which may raise."""
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):  # type: ignore[misc]
+        """The recorder sees a loss first, and refuses one that is not finite."""
+
+        def on_evaluate(
+            self, _args: Any, state: Any, *_: Any, metrics: dict[str, float], **__: Any
+        ) -> None:
+            watch(state.global_step / state.max_steps, metrics["eval_loss"])
+
+    return Watcher()

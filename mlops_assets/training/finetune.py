@@ -18,7 +18,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
 from mlops_assets.training.adapters import save_weights, trainable_parameters
-from mlops_assets.training.callbacks import make_recorder
+from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.loss_curve import draw_loss_curve
 from mlops_assets.training.mlflow_log import log_result, log_settings
@@ -59,31 +59,42 @@ def finetune(
     spec: FinetuneSpec,
     attach: Attach,
     dagster_run: str,
+    watch: Watch | None = None,
 ) -> AdapterRef:
     """Train the adapter that ``spec`` asks for, or find it in the store.
 
-    Raises LineageError when training diverges or when no row fits.
+    Raises LineageError when training diverges or when no row fits, and whatever ``watch``
+    raises to end a training that is not worth its time.
     """
 
     def produce(directory: Path) -> Mapping[str, Any]:
         threads = fitting_threads(base.parameters)
         with attach() as mlflow_run, quiet_libraries(), threads:
             experiment = log_settings(splits, base, spec)
-            summary = _train(store, splits, base, spec, directory)
+            summary = _train(store, splits, base, spec, directory, watch)
             log_result(summary, directory / CURVE)
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
         versions = {"versions": asdict(splits.versions)}
         return summary | versions | runs | {"mlflow_experiment": experiment}
 
-    inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
-    recipe = Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES)
-    artifact = store.build(recipe, produce)
+    artifact = store.build(adapter_recipe(splits, base, spec), produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
     return AdapterRef(artifact, base.artifact, Versions.of(artifact), *runs)
 
 
+def adapter_recipe(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> Recipe:
+    """What decides an adapter's bytes."""
+    inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
+    return Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES)
+
+
 def _train(
-    store: ArtifactStore, splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec, target: Path
+    store: ArtifactStore,
+    splits: SplitsRef,
+    base: BaseModelRef,
+    spec: FinetuneSpec,
+    target: Path,
+    watch: Watch | None,
 ) -> dict[str, Any]:
     """Train, write the adapter's files into ``target`` and return the summary."""
     import torch
@@ -101,6 +112,8 @@ def _train(
     log = TrainingLog()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(base_path, tokenizer, data, spec, Path(scratch))
+        if watch is not None:
+            trainer.add_callback(make_watcher(watch))
         _run(trainer, log)
         save_weights(trainer.model, spec, base.name, target)
     (target / LOG).write_bytes(canonical_json(log.content()))
