@@ -29,7 +29,7 @@ dev: $(VENV)/ready home ## Dagster UI (3000), daemon and MLflow UI (5000), on lo
 	@mlops dev
 
 test: $(VENV)/ready ## the test suite on two workers, quick tests first
-	@PYTHONWARNINGS= python -m pytest -n 2 --dist loadgroup
+	@PYTHONWARNINGS= python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/ready ## ruff, formatting, mypy --strict
 	@ruff check .
