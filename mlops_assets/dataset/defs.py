@@ -12,9 +12,9 @@ import dagster as dg
 from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset import expectations, sources, splits, validation, versioning
-from mlops_assets.dataset.privacy import excerpt
 from mlops_assets.dataset.records import FORMS
 from mlops_assets.home import Home
+from mlops_assets.privacy import excerpt
 from mlops_assets.profiles import asset_config
 from mlops_assets.refs import RawDatasetRef, Row, SplitsRef, ValidatedRef, read_rows
 from mlops_assets.resources import Workspace

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mlops_assets.dataset.datadocs import run_identifier
-from mlops_assets.dataset.privacy import redact
 from mlops_assets.dataset.records import SOUND
 from mlops_assets.dataset.sources import Candidate, normalised
 from mlops_assets.dataset.synthetic import LABELS
+from mlops_assets.privacy import DEFAULT_POLICY, DEFAULT_REGIONS, Detector, checked_policy, redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,29 @@ class ValidationSpec(BaseModel):
         le=10,
         description="Largest KL divergence of a field's labels from all equally often, in nats.",
     )
+    privacy: dict[str, str] = Field(
+        default_factory=lambda: dict(DEFAULT_POLICY),
+        description="What is done with each kind of personal data in a row: `redact` it, `flag`"
+        " the row, or `block` it (set it aside). What is not named is not looked for.",
+    )
+    phone_regions: list[str] = Field(
+        default_factory=lambda: list(DEFAULT_REGIONS),
+        description="Countries (ISO 3166) whose phone numbers are known without their `+`.",
+    )
+    ner_model: str = Field(
+        "",
+        description="Installed spaCy model, by name or directory, that finds `person` and"
+        " `location`; empty looks for neither.",
+    )
+
+    @field_validator("privacy")
+    @classmethod
+    def _known(cls, policy: dict[str, str]) -> dict[str, str]:
+        return checked_policy(policy)
+
+    def detector(self) -> Detector:
+        """What finds personal data by this policy. Raises LineageError as ``Detector`` does."""
+        return Detector(self.privacy, self.ner_model, self.phone_regions)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ FORMS = {
     "broken_csv": "the line does not have the columns of the header",
     "unclosed_quote": "a quoted field of the line is never closed",
     "bad_tools": "a tool call, a tool's result or a function's schema is malformed",
+    "personal_data": "the row holds personal data that the policy blocks",
     "bad_preference": "chosen and rejected are not two different answers to one prompt",
 }
 """What may be wrong with a line that holds no conversation: the reasons with which it is set

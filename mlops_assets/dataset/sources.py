@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import versioning
-from mlops_assets.dataset.privacy import pseudonym, redact
 from mlops_assets.dataset.records import SOUND
+from mlops_assets.privacy import BLOCKED, Detector, pseudonym, redact
 from mlops_assets.refs import Message, RawDatasetRef
 
 SPLIT_FILES = ("train", "test")
@@ -99,17 +99,21 @@ def observe(spec: RawDatasetSpec) -> RawDatasetRef:
 
 
 def candidates(
-    raw: RawDatasetRef, group_field: str, slices: Sequence[str], answer_field: str
+    raw: RawDatasetRef,
+    group_field: str,
+    slices: Sequence[str],
+    answer_field: str,
+    detector: Detector,
 ) -> Iterator[Candidate]:
     """Every row of the source. ``labelled_csv`` answers get ``answer_field`` as their field."""
     path = Path(raw.path)
     if raw.format == "messages":
         for number, line in text_lines(path):
             if line.strip():
-                yield _from_json(Candidate(path.name, number, line), group_field, slices)
+                yield _from_json(Candidate(path.name, number, line), group_field, slices, detector)
     else:
         for split in SPLIT_FILES:
-            yield from _from_csv(path / f"{split}.csv", split, answer_field)
+            yield from _from_csv(path / f"{split}.csv", split, answer_field, detector)
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -146,7 +150,9 @@ def _not_utf8(path: Path, line: int) -> LineageError:
     )
 
 
-def _from_json(blank: Candidate, group_field: str, slices: Sequence[str]) -> Candidate:
+def _from_json(
+    blank: Candidate, group_field: str, slices: Sequence[str], detector: Detector
+) -> Candidate:
     try:
         content = json.loads(blank.source)
     except (ValueError, RecursionError):
@@ -154,21 +160,25 @@ def _from_json(blank: Candidate, group_field: str, slices: Sequence[str]) -> Can
     if not isinstance(content, dict):
         return Candidate(blank.file, blank.line, blank.source, form="broken_json")
     redactions: Counter[str] = Counter()
+    messages = _messages(content.get("messages"), detector, redactions)
     identity, group = _text(content.get("id")), _text(content.get(group_field))
     return Candidate(
         blank.file,
         blank.line,
         blank.source,
+        form=BLOCKED if detector.blocks(redactions) else SOUND,
         id=identity and pseudonym(identity),
         timestamp=iso_utc(content.get("timestamp")),
         group=group and pseudonym(group),
-        messages=_messages(content.get("messages"), redactions),
+        messages=messages,
         slices={name: _slice(content.get(name)) for name in slices},
         redactions=redactions,
     )
 
 
-def _messages(value: Any, redactions: Counter[str]) -> tuple[Message, ...] | None:
+def _messages(
+    value: Any, detector: Detector, redactions: Counter[str]
+) -> tuple[Message, ...] | None:
     if not isinstance(value, list) or not value:
         return None
     messages = []
@@ -177,8 +187,7 @@ def _messages(value: Any, redactions: Counter[str]) -> tuple[Message, ...] | Non
         content = _text(item.get("content"), empty=True) if role else None
         if role is None or content is None:
             return None
-        clean, found = redact(content)
-        redactions.update(found)
+        clean = detector.scan_json(content, redactions)
         messages.append({"role": _slice(role), "content": clean})
     return tuple(messages)
 
@@ -194,7 +203,7 @@ def _slice(value: Any) -> str:
     return redact(_text(value) or "unknown")[0][:LONGEST_SLICE_VALUE]
 
 
-def _from_csv(path: Path, split: str, answer_field: str) -> Iterator[Candidate]:
+def _from_csv(path: Path, split: str, answer_field: str, detector: Detector) -> Iterator[Candidate]:
     reader = csv.DictReader(io.StringIO("".join(line for _, line in text_lines(path)), newline=""))
     if not {"text", "category"} <= set(reader.fieldnames or ()):
         raise LineageError(
@@ -203,7 +212,7 @@ def _from_csv(path: Path, split: str, answer_field: str) -> Iterator[Candidate]:
     try:
         for number, record in enumerate(reader, 1):
             yield _from_record(
-                path.name, reader.line_num, f"{split}-{number}", record, answer_field
+                path.name, reader.line_num, f"{split}-{number}", record, answer_field, detector
             )
     except csv.Error as error:
         raise LineageError(
@@ -212,18 +221,26 @@ def _from_csv(path: Path, split: str, answer_field: str) -> Iterator[Candidate]:
 
 
 def _from_record(
-    file: str, line: int, identity: str, record: dict[str, Any], answer_field: str
+    file: str,
+    line: int,
+    identity: str,
+    record: dict[str, Any],
+    answer_field: str,
+    detector: Detector,
 ) -> Candidate:
     text, category = record["text"], record["category"]
     source = f"{text},{category}"
     if not isinstance(text, str) or not isinstance(category, str):
         return Candidate(file, line, source, id=identity)
-    clean, redactions = redact(text)
+    redactions: Counter[str] = Counter()
+    clean = detector.scan_json(text, redactions)
+    category = detector.scan_json(category, redactions)
     answer = json.dumps({answer_field: category}, ensure_ascii=False, separators=(",", ":"))
     return Candidate(
         file,
         line,
         source,
+        form=BLOCKED if detector.blocks(redactions) else SOUND,
         id=identity,
         group=hashlib.sha256(normalised(clean).encode()).hexdigest()[:16],
         messages=({"role": "user", "content": clean}, {"role": "assistant", "content": answer}),

@@ -21,13 +21,13 @@ from mlops_assets.dataset import expectations, sources, versioning
 from mlops_assets.dataset.class_balance import draw_class_balance
 from mlops_assets.dataset.datadocs import quiet_context, write_data_docs
 from mlops_assets.dataset.expectations import Labels, ValidationSpec
-from mlops_assets.dataset.privacy import excerpt
 from mlops_assets.dataset.sources import Candidate
+from mlops_assets.privacy import excerpt
 from mlops_assets.refs import RawDatasetRef, Row, ValidatedRef, write_jsonl
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = ("great-expectations", "pandas", "matplotlib")
+LIBRARIES = ("great-expectations", "pandas", "matplotlib", "presidio-analyzer", "phonenumbers")
 ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
 CLASS_BALANCE = "class_balance.png"
 
@@ -82,7 +82,13 @@ def _produce(
             "Materialise raw_dataset again, then this.",
         )
     found = list(
-        sources.candidates(raw, spec.group_field, spec.slices, answer_field=next(iter(spec.labels)))
+        sources.candidates(
+            raw,
+            spec.group_field,
+            spec.slices,
+            answer_field=next(iter(spec.labels)),
+            detector=spec.detector(),
+        )
     )
     labels = vocabulary(raw, spec, found)
     failed, reasons = _judge(directory / DATA_DOCS, found, spec, labels)

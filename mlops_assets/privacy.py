@@ -1,0 +1,211 @@
+"""What is done with personal data: found, and by a policy redacted, flagged or blocked.
+
+Rows obey the policy of ``validated_dataset``. Whatever else shows a piece of a source to people
+(quarantine, reports, metadata, logs) goes through ``redact``, ``excerpt`` or ``pseudonym``,
+which take out all that can be found, whatever the policy.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+from mlops_assets import identifiers, recognizers
+from mlops_assets.artifacts import LineageError
+from mlops_assets.identifiers import Span, merged
+
+ENTITIES = {
+    "secret": "keys and tokens of well-known services, JSON Web Tokens, private keys",
+    "credentials": "user and password in a URL, or a token in its query",
+    "email": "e-mail addresses",
+    "iban": "bank accounts (form of the country and check digits, mod 97)",
+    "crypto": "Bitcoin (check sum) and Ethereum addresses",
+    "card": "payment cards (network and check digit, Luhn)",
+    "mac": "hardware addresses",
+    "ip": "IPv4 and IPv6 addresses",
+    "national_id": "national identity, tax and health numbers of nine countries",
+    "phone": "phone numbers",
+    "person": "names of people (needs a language model)",
+    "location": "names of places (needs a language model)",
+}
+"""All that can be looked for, in the order in which it is: what is found is not looked at again,
+so that no part of an IBAN is taken for a card."""
+
+NAMED_BY_MODEL = ("person", "location")
+ACTIONS = ("redact", "flag", "block")
+DEFAULT_POLICY = {entity: "redact" for entity in ENTITIES if entity not in NAMED_BY_MODEL}
+DEFAULT_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "IN", "BR")
+BLOCKED = "personal_data"
+"""The reason with which a row is set aside that holds what the policy blocks."""
+
+EXCERPT = 240  # characters of a bad line that people are shown
+
+_DIGIT = re.compile(r"\d")
+_CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_FINDERS: Mapping[str, recognizers.Finder] = {
+    "secret": identifiers.find_secrets,
+    "credentials": identifiers.find_credentials,
+    "email": identifiers.find_emails,
+    "card": identifiers.find_cards,
+    "mac": identifiers.find_mac_addresses,
+    "ip": identifiers.find_ip_addresses,
+}
+_WITH_DIGITS = {"iban", "crypto", "card", "national_id", "phone"}
+# Cheap and exact: where one says no, the finder would find nothing.
+_SCREENS: Mapping[str, Callable[[str], object]] = {
+    "secret": lambda text: any(sign in text for sign in identifiers.SECRET_SIGNS),
+    "credentials": lambda text: "://" in text or "=" in text,
+    "email": lambda text: "@" in text or "%40" in text or "&#" in text,
+    "iban": lambda text: recognizers.SHAPES["iban"].search(text),
+    "crypto": lambda text: recognizers.SHAPES["crypto"].search(text),
+    "card": lambda text: _CARD_LONG.search(text),
+    "mac": lambda text: text.count(":") > 4 or text.count("-") > 4,
+    "ip": lambda text: text.count(".") > 2 or text.count(":") > 1,
+    "national_id": lambda text: (
+        _DIGIT.search(text) and recognizers.SHAPES["national_id"].search(text)
+    ),
+    "phone": lambda text: recognizers.SHAPES["phone"].search(text),
+    "person": bool,
+    "location": bool,
+}
+
+
+def checked_policy(policy: Mapping[str, str]) -> dict[str, str]:
+    """``policy`` itself. Raises ValueError that names an unknown entity or action."""
+    for entity, action in policy.items():
+        if entity not in ENTITIES:
+            raise ValueError(f"{entity!r} is no entity; known are {', '.join(ENTITIES)}")
+        if action not in ACTIONS:
+            raise ValueError(f"{action!r} for {entity} is none of {', '.join(ACTIONS)}")
+    return dict(policy)
+
+
+class Detector:
+    """Finds personal data and does with it what the policy says; made once, used on every text.
+
+    What the policy does not name is not looked for. Raises LineageError when it names people or
+    places and no installed spaCy model is given, or the other way round.
+    """
+
+    def __init__(
+        self,
+        policy: Mapping[str, str],
+        ner_model: str = "",
+        phone_regions: Sequence[str] = DEFAULT_REGIONS,
+    ) -> None:
+        self.policy = checked_policy(policy)
+        named = [entity for entity in NAMED_BY_MODEL if entity in policy]
+        if bool(named) != bool(ner_model):
+            raise LineageError(
+                f"`privacy` names {' and '.join(named) or 'neither person nor location'}, and"
+                f" `ner_model` is {ner_model or 'empty'}.",
+                "A model finds people and places: set both or neither (op validated_dataset).",
+            )
+        self._looked_for = [(entity, _SCREENS[entity]) for entity in ENTITIES if entity in policy]
+        self._ner_model, self._regions = ner_model, tuple(phone_regions)
+        if ner_model:
+            _recognizers(self._regions, ner_model)  # refuse now what is not installed
+
+    def scan(self, text: str) -> tuple[str, Counter[str]]:
+        """``text`` with ``[email]`` and the like in place of values, and how many of each.
+
+        What is only flagged is counted and stays.
+        """
+        found: Counter[str] = Counter()
+        hidden: list[tuple[Span, str]] = []
+        rest, digits = text, _DIGIT.search(text)
+        for entity, screen in self._looked_for:
+            if not (digits or entity not in _WITH_DIGITS) or not screen(rest):
+                continue
+            spans = merged(self._finder(entity)(rest))
+            for start, end in spans:
+                found[entity] += 1
+                rest = f"{rest[:start]}{chr(0) * (end - start)}{rest[end:]}"
+            if self.policy[entity] != "flag":
+                hidden += [(span, entity) for span in spans]
+        for (start, end), entity in sorted(hidden, reverse=True):
+            text = f"{text[:start]}[{entity}]{text[end:]}"
+        return text, found
+
+    def scan_json(self, value: Any, found: Counter[str]) -> Any:
+        """A JSON value with every text, key and number in it scanned; adds to ``found``.
+
+        A text that is JSON itself (an answer, the arguments of a tool call) stays JSON.
+        """
+        if isinstance(value, str):
+            return self._scan_text(value, found)
+        if isinstance(value, Mapping):
+            return {
+                self.scan_json(key, found): self.scan_json(item, found)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.scan_json(item, found) for item in value]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            digits = str(value)
+            clean = self._scan_text(digits, found)
+            return value if clean == digits else clean
+        return value
+
+    def _scan_text(self, text: str, found: Counter[str]) -> str:
+        if text.lstrip()[:1] in ("{", "["):
+            inside: Counter[str] = Counter()
+            try:
+                tree = json.loads(text)
+                clean = self.scan_json(tree, inside)
+            except (ValueError, RecursionError):
+                inside.clear()
+            if inside:
+                found += inside
+                return text if clean == tree else json.dumps(clean, ensure_ascii=False)
+        clean, here = self.scan(text)
+        found += here
+        return clean
+
+    def blocks(self, found: Mapping[str, int]) -> bool:
+        """Whether a row with these entities must be set aside."""
+        return any(self.policy[entity] == "block" for entity in found)
+
+    def _finder(self, entity: str) -> recognizers.Finder:
+        return _FINDERS.get(entity) or _recognizers(self._regions, self._ner_model)[entity]
+
+
+@cache
+def _recognizers(regions: tuple[str, ...], model: str) -> Mapping[str, recognizers.Finder]:
+    return recognizers.finders(regions, model)
+
+
+@cache
+def _everything() -> Detector:
+    return Detector(DEFAULT_POLICY)
+
+
+def redact(text: str) -> tuple[str, Counter[str]]:
+    """``text`` with a placeholder such as ``[email]`` for all that is found, and how many."""
+    return _everything().scan(text)
+
+
+def excerpt(line: str) -> str:
+    """The beginning of a bad line, fit to be shown: redacted first, then cut.
+
+    Escapes are read first, as JSON and URLs write them: ``\\u0040`` is an ``@``.
+    """
+    shown, _ = redact(_ESCAPED.sub(_unescaped, line).replace("\\/", "/"))
+    return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
+
+
+@lru_cache(maxsize=4096)
+def pseudonym(key: str) -> str:
+    """``key``, or a hash in its place where the key itself is personal data."""
+    if not redact(key)[1]:
+        return key
+    return f"anon-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    character = chr(int(match.group(1), 16))
+    return match.group() if "\ud800" <= character <= "\udfff" else character

@@ -1,0 +1,204 @@
+"""Finds what needs Microsoft Presidio: IBANs, wallets, national ids, phones, names and places.
+
+Presidio's recognisers are called one by one, each only where the shape of its values stands in
+the text; its engine would run them all, with a language model, on every text. Nothing here
+opens a connection: models are loaded when they are installed and never fetched.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.artifacts import LineageError
+from mlops_assets.identifiers import Span
+
+Finder = Callable[[str], Iterator[Span]]
+
+NATIONAL_IDS: Mapping[str, str | None] = {
+    # Presidio's recogniser, and the words that must stand near where the form says too little.
+    "UsSsnRecognizer": None,
+    "UsItinRecognizer": None,
+    "UkNinoRecognizer": None,
+    "EsNifRecognizer": None,
+    "EsNieRecognizer": None,
+    "ItFiscalCodeRecognizer": None,
+    "NhsRecognizer": "nhs|health service",
+    "FiPersonalIdentityCodeRecognizer": "hetu|henkilötunnus|identity code",
+    "InAadhaarRecognizer": "aadhaar|uidai",
+    "AuTfnRecognizer": "tfn|tax file",
+    "SgFinRecognizer": "fin|nric",
+    "KrRrnRecognizer": "rrn|resident registration",
+}
+_ID_WORDS = "|".join(
+    ["ssn", "social security", "itin", "taxpayer", *filter(None, NATIONAL_IDS.values())]
+)
+SHAPES = {
+    "iban": re.compile(r"(?<![^\W_])[A-Za-z]{2}\d{2}(?:[ -]?[^\W_]){11,30}"),
+    "crypto": re.compile(
+        r"(?<![^\W_])(?:bc1[a-z0-9]{25,87}|BC1[A-Z0-9]{25,87}"
+        r"|[13][1-9A-HJ-NP-Za-km-z]{25,34}|0x[0-9a-fA-F]{40})(?![^\W_])"
+    ),
+    "national_id": re.compile(
+        r"(?<![^\W_])(?:\d{3}[- .]\d{2}[- .]\d{4}|[A-Z]{2} ?(?:\d{2} ?){3}[A-D]"
+        r"|[X-Z]?\d{7,8}-?[A-Z]|[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z])(?![^\W_])"
+        rf"|\b(?:{_ID_WORDS})\b",
+        re.IGNORECASE,
+    ),
+    "phone": re.compile(
+        r"(?<![\w.,/#-])\+?\(?\d(?:[ ().\-/\u00a0]{0,3}\d){6,16}(?![\w%]|[.,/-]\d)"
+    ),
+}
+"""What a text must hold before Presidio is asked (and, the first time, imported)."""
+
+_PHONE_SAID = re.compile(
+    r"\b(?P<phone>phone|telephone|tel|call|called|calling|mobile|cell|fax|whatsapp|sms|text|dial"
+    r"|ring|reach|telefon|handy|teléfono|móvil|telefono|téléphone|portable)\b"
+    r"|\b(?:order|invoice|ticket|tracking|parcel|serial|account|reference|ref|case|id|sku|code)\b",
+    re.IGNORECASE,
+)
+_GROUPED = re.compile(r"\(\d{1,5}\)|\d+[ .\-/\u00a0]+\d+[ .\-/\u00a0]+\d")
+_NEAR = 60  # characters in which a word tells what a number is
+_LANGUAGE = "en"  # Presidio asks for one; patterns do not depend on it
+
+_SURE = 0.5  # Presidio's score from which a match without a check digit counts
+
+
+def finders(regions: Sequence[str], model: str) -> Mapping[str, Finder]:
+    """The finder of each entity; ``regions`` are those of phones without ``+``.
+
+    People and places are among them where a spaCy model is named. Raises LineageError when it
+    is not installed.
+    """
+    # At ERROR, Presidio would log a value that it cannot check.
+    logging.getLogger("presidio-analyzer").disabled = True
+    found = {
+        "iban": _iban_finder(),
+        "crypto": _crypto_finder(),
+        "national_id": _national_id_finder(),
+        "phone": _phone_finder(regions),
+    }
+    if model:
+        named = _name_finder(model)
+        found |= {entity: partial(named, entity) for entity in ("person", "location")}
+    return found
+
+
+def _iban_finder() -> Finder:
+    from presidio_analyzer.predefined_recognizers import IbanRecognizer
+
+    check = IbanRecognizer(exact_match=True)
+
+    def find(text: str) -> Iterator[Span]:
+        """The longest stretch from each beginning whose country, form and check digits fit."""
+        done = 0
+        for begin in re.finditer(r"(?<![^\W_])[A-Za-z]{2}\d{2}", text):
+            stretch = SHAPES["iban"].match(text, begin.start())
+            if stretch is None or begin.start() < done:
+                continue
+            ends = [m.end() for m in re.finditer(r"[^\W_]", stretch.group())][14:]
+            for end in reversed(ends):
+                value = re.sub(r"[ -]", "", stretch.group()[:end]).upper()
+                if value.isascii() and check.validate_result(value):
+                    done = begin.start() + end
+                    yield begin.start(), done
+                    break
+
+    return find
+
+
+def _crypto_finder() -> Finder:
+    from presidio_analyzer.predefined_recognizers import CryptoRecognizer
+
+    check = CryptoRecognizer()
+
+    def find(text: str) -> Iterator[Span]:
+        """Bitcoin addresses by their check sum, Ethereum's by their form."""
+        for match in SHAPES["crypto"].finditer(text):
+            value = match.group()
+            if value.startswith("0x") or check.validate_result(value.replace("BC1", "bc1", 1)):
+                yield match.span()
+
+    return find
+
+
+def _national_id_finder() -> Finder:
+    from presidio_analyzer import predefined_recognizers
+
+    known = [
+        (getattr(predefined_recognizers, name)(), _words(words.split("|")) if words else None)
+        for name, words in NATIONAL_IDS.items()
+    ]
+
+    def find(text: str) -> Iterator[Span]:
+        for recogniser, needed in known:
+            if needed is None or needed.search(text):
+                yield from _accepted(recogniser, needed, text)
+
+    return find
+
+
+def _accepted(recogniser: Any, needed: re.Pattern[str] | None, text: str) -> Iterator[Span]:
+    """What has the words that it needs before it; without any needed, what Presidio is sure of
+    or one of its own words for the thing."""
+    own = needed or _words(recogniser.context)
+    for result in recogniser.analyze(text, recogniser.supported_entities):
+        said = own.search(text, max(result.start - _NEAR, 0), result.start)
+        if said or (needed is None and result.score >= _SURE):
+            value = text[result.start : result.end]  # some patterns begin with a space
+            yield result.end - len(value.lstrip()), result.end
+
+
+def _words(words: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
+
+
+def _phone_finder(regions: Sequence[str]) -> Finder:
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+    valid, well_grouped = (
+        PhoneRecognizer(supported_regions=regions, leniency=leniency) for leniency in (1, 2)
+    )
+
+    def find(text: str) -> Iterator[Span]:
+        """Numbers with a ``+``, in the grouping of a region, or after a word such as `call`."""
+        for match in SHAPES["phone"].finditer(text):
+            number = match.group()
+            said = list(_PHONE_SAID.finditer(text, max(match.start() - _NEAR, 0), match.start()))
+            if number.startswith("+") or (said and said[-1]["phone"]):
+                recogniser = valid
+            elif _GROUPED.search(number) and not said:
+                recogniser = well_grouped
+            else:
+                continue
+            for result in recogniser.analyze(number, ["PHONE_NUMBER"]):
+                yield match.start() + result.start, match.start() + result.end
+
+    return find
+
+
+def _name_finder(model: str) -> Callable[[str, str], Iterator[Span]]:
+    import spacy
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+    from presidio_analyzer.predefined_recognizers import SpacyRecognizer
+
+    if not (spacy.util.is_package(model) or Path(model).is_dir()):
+        raise LineageError(
+            f"The spaCy model {model} is not installed.",
+            "Install it (nothing is downloaded here), or leave `ner_model` empty.",
+        )
+    engine = SpacyNlpEngine(models=[{"lang_code": _LANGUAGE, "model_name": model}])
+    engine.load()
+    recogniser = SpacyRecognizer()
+
+    @lru_cache(maxsize=1)  # people and places of one text are asked for one after the other
+    def understood(text: str) -> Any:
+        return engine.process_text(text, _LANGUAGE)
+
+    def find(entity: str, text: str) -> Iterator[Span]:
+        for result in recogniser.analyze(text, [entity.upper()], understood(text)):
+            yield result.start, result.end
+
+    return find
