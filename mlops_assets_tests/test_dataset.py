@@ -268,12 +268,12 @@ ANSWER = {name: values[0] for name, values in LABELS.items()}
 BAD_LINES: list[tuple[str, Any]] = [
     ("broken_json", '{"id": "t-1", "mess'),
     ("broken_json", "[1, 2]"),
-    ("broken_json", '{"a":' * 30_000),
+    ("too_deep", '{"a":' * 30_000),
     ("missing_field", ticket(99, id=None)),
     ("missing_field", ticket(99, customer_id="")),
     ("missing_field", ticket(99, messages="hello")),
     ("missing_field", ticket(99, messages=[{"role": "user"}])),
-    ("missing_field", ticket(99, text="half a character \ud83d")),
+    ("lone_surrogate", ticket(99, text="half a character \ud83d")),
     ("bad_roles", ticket(99, messages=[{"role": "user", "content": "no answer"}])),
     ("bad_roles", ticket(99, messages=ticket(99)["messages"][::-1])),
     ("bad_roles", ticket(99, messages=[ticket(99)["messages"][0], *ticket(99)["messages"]])),
@@ -380,7 +380,6 @@ def test_data_changed_between_two_assets(store: ArtifactStore, tmp_path: Path) -
     [
         (b"", "is empty"),
         (b"\n \n", "is empty"),
-        ('{"id": "café"}\n'.encode("latin-1"), r"not UTF-8 text \(line 1\).*iconv"),
         ('{"id": "t"}\n'.encode("utf-16"), "not UTF-8"),
         ('{"id": "t"}\n'.encode("utf-16-le"), "not UTF-8"),
     ],

@@ -22,6 +22,7 @@ HEAVY = (
     "mlflow",
     "sklearn",
     "datasets",
+    "pyarrow",
 )
 LINEAGE = {
     "raw_dataset": set(),

@@ -11,7 +11,7 @@ import dagster as dg
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest
-from mlops_assets.dataset import expectations, sources, splits, validation, versioning
+from mlops_assets.dataset import expectations, formats, sources, splits, validation, versioning
 from mlops_assets.dataset.records import FORMS
 from mlops_assets.home import Home
 from mlops_assets.privacy import excerpt
@@ -129,15 +129,15 @@ def dataset_splits(
 
 
 def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
-    path = Path(ref.path)
-    first = path / next(iter(ref.files)) if path.is_dir() else path
-    lines = "\n".join(excerpt(line.rstrip()) for _, line in islice(sources.text_lines(first), 3))
+    records = islice(formats.read(Path(ref.path), ref.format), 3)
+    lines = "\n".join(excerpt(record.source.rstrip()) for record in records)
     files = [{"file": name, "bytes": size} for name, size in ref.files.items()]
     return {
         "dvc_hash": ref.version,
         "committed": ref.committed,
         "path": dg.MetadataValue.path(ref.path),
         "format": ref.format,
+        "mapping": dg.MetadataValue.json(dict(ref.mapping)),
         "files": _table(files),
         "bytes": sum(ref.files.values()),
         "first_lines": dg.MetadataValue.md(f"```\n{lines}\n```"),

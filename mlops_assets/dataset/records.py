@@ -27,6 +27,13 @@ FORMS = {
 aside, and what they mean."""
 
 
+def hint(reasons: Mapping[str, int]) -> str:
+    """A sentence on what is wrong with the file as a whole, if most of its bad lines say so."""
+    if 2 * reasons.get("not_utf8", 0) > sum(reasons.values()):
+        return " It is not UTF-8 text: convert it, for example with `iconv -f latin1 -t utf-8`."
+    return ""
+
+
 class Record(NamedTuple):
     """One line of text, or one row of a table."""
 

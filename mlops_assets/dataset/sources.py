@@ -1,31 +1,38 @@
-"""Reads source data, line by line, into candidates for rows; judges nothing but their form.
+"""Reads source data, line by line, into candidates for rows; judges nothing but their form."""
 
-Two formats: ``messages`` is a JSONL file in the OpenAI chat form; ``labelled_csv`` is a
-directory with ``train.csv`` and ``test.csv``, columns ``text`` and ``category``.
-"""
-
-import csv
 import hashlib
-import io
-import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.dataset import versioning
-from mlops_assets.dataset.records import SOUND
+from mlops_assets.dataset import formats, versioning
+from mlops_assets.dataset.conversations import (
+    NAMES,
+    Conversation,
+    Get,
+    MalformedError,
+    conversation,
+)
+from mlops_assets.dataset.lines import BLOCK, SHOWN, open_plain
+from mlops_assets.dataset.records import SOUND, Record
 from mlops_assets.privacy import BLOCKED, Detector, pseudonym, redact
 from mlops_assets.refs import Message, RawDatasetRef
 
-SPLIT_FILES = ("train", "test")
 LONGEST_SLICE_VALUE = 60  # characters
 SHORT_TEXT, MEDIUM_TEXT = 8, 12  # words; about a third of Banking77's texts each
+DERIVED = 16  # hex digits of an id or group that is made from the content
+LABELLED = {"prompt": "text", "label": "category"}
+
+_ISO_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 class RawDatasetSpec(BaseModel):
@@ -40,10 +47,22 @@ class RawDatasetSpec(BaseModel):
         " ${VARIABLES} of the environment are filled in.",
     )
     format: str = Field(
-        "messages",
-        pattern="^(messages|labelled_csv)$",
-        description="`messages` (JSONL, OpenAI form) or `labelled_csv` (train.csv and test.csv).",
+        "auto",
+        pattern=f"^(auto|{'|'.join(formats.FORMATS)})$",
+        description=f"`auto`, or one of {', '.join(formats.FORMATS)}; see docs/data.md.",
     )
+    mapping: dict[str, str] = Field(
+        default_factory=dict,
+        description="Field or column of the source by our name for it, where the two differ;"
+        f" our names are {', '.join(NAMES)}.",
+    )
+
+    @field_validator("mapping")
+    @classmethod
+    def _known_names(cls, mapping: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in mapping if name not in NAMES]:
+            raise ValueError(f"{unknown[0]!r} is none of our names, {', '.join(NAMES)}")
+        return mapping
 
 
 @dataclass(frozen=True)
@@ -76,26 +95,26 @@ def normalised(text: str) -> str:
 
 
 def observe(spec: RawDatasetSpec) -> RawDatasetRef:
-    """Find the data, rebuilding shipped data that is missing, and name its version.
+    """Find the data, rebuilding shipped data that is missing, and name its version and format.
 
-    Raises LineageError for data that is missing, empty, or not UTF-8 text.
+    Raises LineageError for data that is missing, empty, behind a symbolic link, or in no
+    format that we read.
     """
     path = versioning.resolve(spec.path)
     versioning.rebuild_missing(path)
-    files = [path / f"{name}.csv" for name in SPLIT_FILES] if path.is_dir() else [path]
-    if path.is_dir() != (spec.format == "labelled_csv"):
-        kind = "a directory" if path.is_dir() else "a file"
-        raise LineageError(
-            f"{path} is {kind}, which the format `{spec.format}` cannot be.",
-            "Correct `format` of raw_dataset: `messages` takes a file, `labelled_csv` a directory.",
-        )
+    path = _without_links(path)
+    if path.is_file():
+        _refuse_empty(path)
+    kind = formats.detect(path, spec.format, spec.mapping)
+    files = formats.data_files(path, kind)
     for file in files:
-        if not any(line.strip() for _, line in text_lines(file)):
-            raise LineageError(f"{file} is empty.", "Put the data there, then run again.")
+        _refuse_empty(file)
+    formats.layout(path, kind, _mapping(kind, spec.mapping))
     version, pinned = versioning.dvc_hash(path), versioning.pin(path)
-    sizes = {file.name: file.stat().st_size for file in files}
+    folder = path if path.is_dir() else path.parent
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
     committed = pinned is not None and pinned.version == version
-    return RawDatasetRef(version, str(path), committed, sizes, spec.format)
+    return RawDatasetRef(version, str(path), committed, sizes, kind, dict(spec.mapping))
 
 
 def candidates(
@@ -105,37 +124,122 @@ def candidates(
     answer_field: str,
     detector: Detector,
 ) -> Iterator[Candidate]:
-    """Every row of the source. ``labelled_csv`` answers get ``answer_field`` as their field."""
-    path = Path(raw.path)
-    if raw.format == "messages":
-        for number, line in text_lines(path):
-            if line.strip():
-                yield _from_json(Candidate(path.name, number, line), group_field, slices, detector)
-    else:
-        for split in SPLIT_FILES:
-            yield from _from_csv(path / f"{split}.csv", split, answer_field, detector)
+    """Every line of the source, one after the other, whatever is wrong with it.
+
+    ``answer_field`` names the field of answers that the source gives as bare labels. Where the
+    file has no ids, or no groups, they are made from the content of the conversation.
+    ``detector`` takes out, flags or blocks personal data.
+    """
+    reader = _Reader.of(raw, group_field, slices, answer_field, detector)
+    columns = {reader.names.get(name, name) for name in NAMES} | {group_field, *slices}
+    for record in formats.read(Path(raw.path), raw.format, columns):
+        yield reader.candidate(record)
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line. Raises LineageError for a file that is not UTF-8 text."""
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if b"\0" in line:
-                    raise _not_utf8(path, number)
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise _not_utf8(path, number) from error
-    except OSError as error:
+@dataclass(frozen=True)
+class _Reader:
+    """How the records of one source become candidates."""
+
+    names: Mapping[str, str]
+    shape: str
+    fields: frozenset[str]
+    group_field: str | None
+    slices: Sequence[str]
+    answer_field: str
+    detector: Detector
+    by_length: bool
+
+    @classmethod
+    def of(
+        cls,
+        raw: RawDatasetRef,
+        group_field: str,
+        slices: Sequence[str],
+        answer_field: str,
+        detector: Detector,
+    ) -> "_Reader":
+        names = _mapping(raw.format, raw.mapping)
+        shape, fields = formats.layout(Path(raw.path), raw.format, names)
+        known = (group_field, names.get("group", "group"))
+        group = next((name for name in known if name in fields), None)
+        labelled = raw.format == "labelled_csv"
+        return cls(names, shape, fields, group, slices, answer_field, detector, labelled)
+
+    def candidate(self, record: Record) -> Candidate:
+        place = (record.file, record.line, record.source[:SHOWN])
+        if (content := record.content) is None:
+            return Candidate(*place, form=record.form)
+        get, found = self._getter(content), Counter[str]()
+        try:
+            said = conversation(get, self.shape, self.answer_field, self.detector, found)
+        except MalformedError as fault:
+            return Candidate(*place, form=str(fault))
+        split = record.split or get("split")
+        return Candidate(
+            *place,
+            form=BLOCKED if self.detector.blocks(found) else SOUND,
+            id=self._identity(get, said),
+            timestamp=iso_utc(get("timestamp")),
+            group=self._group(content, said),
+            messages=said.messages,
+            rejected=said.rejected,
+            tools=said.tools,
+            slices=self._slices(content, said),
+            split=split if split in formats.SPLIT_FILES else None,
+            redactions=found,
+        )
+
+    def _getter(self, content: Mapping[str, Any]) -> Get:
+        if not self.names:
+            return content.get
+        return lambda name: content.get(self.names.get(name, name))
+
+    def _identity(self, get: Get, said: Conversation) -> str | None:
+        if self.names.get("id", "id") in self.fields:
+            return _key(get("id"))
+        return f"row-{_digest(orjson.dumps(tuple(said)))}" if said.messages else None
+
+    def _group(self, content: Mapping[str, Any], said: Conversation) -> str | None:
+        if self.group_field is not None:
+            return _key(content.get(self.group_field))
+        text = "\n".join(turn["content"] for turn in (said.messages or ())[:-1])
+        return _digest(normalised(text).encode()) if said.messages else None
+
+    def _slices(self, content: Mapping[str, Any], said: Conversation) -> dict[str, str]:
+        if self.by_length and said.messages:
+            return {"length": length_bucket(said.messages[0]["content"])}
+        return {name: _slice(content.get(name)) for name in self.slices}
+
+
+def _mapping(kind: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
+    return {**LABELLED, **mapping} if kind == "labelled_csv" else mapping
+
+
+def _without_links(path: Path) -> Path:
+    """The path, its ``..`` resolved. Raises LineageError for a symbolic link, or one inside."""
+    links = [item for item in (path, *path.rglob("*")) if item.is_symlink()]
+    if links:
         raise LineageError(
-            f"{path} cannot be read ({error.strerror}).", "Check that it is there and readable."
-        ) from error
+            f"{links[0]} is a symbolic link.",
+            "Give the real path, or a copy of the data without links (`cp -RL`).",
+        )
+    return path.resolve() if ".." in path.parts else path
+
+
+def _refuse_empty(file: Path) -> None:
+    """Raise LineageError for a file of nothing but white space; reads to the first other byte."""
+    with open_plain(file) as stream:
+        while block := stream.read(BLOCK):
+            if not block.isspace():
+                return
+    raise LineageError(f"{file} is empty.", "Put the data there, then run again.")
 
 
 def iso_utc(text: object) -> str | None:
     """``text`` as ``2026-01-31T12:00:00Z``, or None; a time without a zone is taken as UTC."""
     try:
+        if isinstance(text, str) and _ISO_UTC.fullmatch(text) and datetime.fromisoformat(text):
+            return text
         moment = datetime.fromisoformat(str(text))
         moment = moment.astimezone(UTC) if moment.tzinfo else moment
     except (ValueError, OverflowError):
@@ -143,111 +247,24 @@ def iso_utc(text: object) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
 
 
-def _not_utf8(path: Path, line: int) -> LineageError:
-    return LineageError(
-        f"{path} is not UTF-8 text (line {line}).",
-        f"Convert it, for example with `iconv -f latin1 -t utf-8 {path.name}`.",
-    )
-
-
-def _from_json(
-    blank: Candidate, group_field: str, slices: Sequence[str], detector: Detector
-) -> Candidate:
-    try:
-        content = json.loads(blank.source)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        return Candidate(blank.file, blank.line, blank.source, form="broken_json")
-    redactions: Counter[str] = Counter()
-    messages = _messages(content.get("messages"), detector, redactions)
-    identity, group = _text(content.get("id")), _text(content.get(group_field))
-    return Candidate(
-        blank.file,
-        blank.line,
-        blank.source,
-        form=BLOCKED if detector.blocks(redactions) else SOUND,
-        id=identity and pseudonym(identity),
-        timestamp=iso_utc(content.get("timestamp")),
-        group=group and pseudonym(group),
-        messages=messages,
-        slices={name: _slice(content.get(name)) for name in slices},
-        redactions=redactions,
-    )
-
-
-def _messages(
-    value: Any, detector: Detector, redactions: Counter[str]
-) -> tuple[Message, ...] | None:
-    if not isinstance(value, list) or not value:
-        return None
-    messages = []
-    for item in value:
-        role = _text(item.get("role")) if isinstance(item, dict) else None
-        content = _text(item.get("content"), empty=True) if role else None
-        if role is None or content is None:
-            return None
-        clean = detector.scan_json(content, redactions)
-        messages.append({"role": _slice(role), "content": clean})
-    return tuple(messages)
-
-
-def _text(value: Any, *, empty: bool = False) -> str | None:
-    """``value`` if it is text that can be written as UTF-8 (JSON may hold half a character)."""
-    if not isinstance(value, str) or not (value or empty):
-        return None
-    return None if any("\ud800" <= character <= "\udfff" for character in value) else value
+def _key(value: Any) -> str | None:
+    """An id as text, hashed where it is personal data itself; None where there is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return pseudonym(value) if isinstance(value, str) and value else None
 
 
 def _slice(value: Any) -> str:
-    return redact(_text(value) or "unknown")[0][:LONGEST_SLICE_VALUE]
+    return _short(value) if isinstance(value, str) and value else "unknown"
 
 
-def _from_csv(path: Path, split: str, answer_field: str, detector: Detector) -> Iterator[Candidate]:
-    reader = csv.DictReader(io.StringIO("".join(line for _, line in text_lines(path)), newline=""))
-    if not {"text", "category"} <= set(reader.fieldnames or ()):
-        raise LineageError(
-            f"{path} has no columns text and category.", "Give it a header line with both."
-        )
-    try:
-        for number, record in enumerate(reader, 1):
-            yield _from_record(
-                path.name, reader.line_num, f"{split}-{number}", record, answer_field, detector
-            )
-    except csv.Error as error:
-        raise LineageError(
-            f"{path} is not valid CSV at line {reader.line_num} ({error}).", "Correct that line."
-        ) from error
+@lru_cache(maxsize=4096)
+def _short(value: str) -> str:
+    return redact(value)[0][:LONGEST_SLICE_VALUE]
 
 
-def _from_record(
-    file: str,
-    line: int,
-    identity: str,
-    record: dict[str, Any],
-    answer_field: str,
-    detector: Detector,
-) -> Candidate:
-    text, category = record["text"], record["category"]
-    source = f"{text},{category}"
-    if not isinstance(text, str) or not isinstance(category, str):
-        return Candidate(file, line, source, id=identity)
-    redactions: Counter[str] = Counter()
-    clean = detector.scan_json(text, redactions)
-    category = detector.scan_json(category, redactions)
-    answer = json.dumps({answer_field: category}, ensure_ascii=False, separators=(",", ":"))
-    return Candidate(
-        file,
-        line,
-        source,
-        form=BLOCKED if detector.blocks(redactions) else SOUND,
-        id=identity,
-        group=hashlib.sha256(normalised(clean).encode()).hexdigest()[:16],
-        messages=({"role": "user", "content": clean}, {"role": "assistant", "content": answer}),
-        slices={"length": length_bucket(clean)},
-        split=identity.partition("-")[0],
-        redactions=redactions,
-    )
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DERIVED]
 
 
 def length_bucket(text: str) -> str:

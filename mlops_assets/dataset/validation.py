@@ -21,6 +21,7 @@ from mlops_assets.dataset import expectations, sources, versioning
 from mlops_assets.dataset.class_balance import draw_class_balance
 from mlops_assets.dataset.datadocs import quiet_context, write_data_docs
 from mlops_assets.dataset.expectations import Labels, ValidationSpec
+from mlops_assets.dataset.records import hint
 from mlops_assets.dataset.sources import Candidate
 from mlops_assets.privacy import excerpt
 from mlops_assets.refs import RawDatasetRef, Row, ValidatedRef, write_jsonl
@@ -95,7 +96,7 @@ def _produce(
     rows = [to_row(item, labels) for number, item in enumerate(found) if number not in reasons]
     _write(directory, rows, list(_set_aside(found, reasons)), labels)
     if problems := _problems(failed, found, reasons, spec.max_quarantined_share):
-        _refuse(directory, reports, raw, problems)
+        _refuse(directory, reports, raw, problems, hint(_by_reason(reasons)))
     kept = [item for number, item in enumerate(found) if number not in reasons]
     return _summary(directory, found, kept, reasons, labels)
 
@@ -241,14 +242,16 @@ def _by_reason(reasons: Mapping[int, str]) -> dict[str, int]:
     return dict(sorted(Counter(reasons.values()).items()))
 
 
-def _refuse(directory: Path, reports: Path, raw: RawDatasetRef, failed: tuple[str, ...]) -> None:
+def _refuse(
+    directory: Path, reports: Path, raw: RawDatasetRef, failed: tuple[str, ...], advice: str
+) -> None:
     shutil.rmtree(reports, ignore_errors=True)
     shutil.copytree(directory, reports)
     more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
     raise LineageError(
         f"The data {raw.path} was refused: {'; '.join(failed[:3])}{more}.",
         f"Open {reports / DATA_DOCS / 'index.html'} and {reports / QUARANTINE}, then correct"
-        " the data or the limits of the op validated_dataset.",
+        f" the data or the limits of the op validated_dataset.{advice}",
     )
 
 
