@@ -80,8 +80,8 @@ def _finite(digits: str) -> float:
 
 def _integer(digits: str) -> int | float:
     """As orjson: a float where 64 bits do not hold it."""
-    short = len(digits) < 20 or -(2**63) <= int(digits) < 2**64
-    return int(digits) if short else _finite(digits)
+    small = len(digits) < 22 and -(2**63) <= int(digits) < 2**64
+    return int(digits) if small else _finite(digits)
 
 
 def _check_values(root: object) -> None:
