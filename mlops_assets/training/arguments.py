@@ -32,7 +32,7 @@ def training_arguments(
         "seed": spec.seed,
         "logging_steps": max(1, steps // LOG_POINTS),
         "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
-        "include_num_input_tokens_seen": "all",
+        "include_num_input_tokens_seen": "all" if spec.packed else "non_padding",
         "eval_strategy": "no" if _spoilt_by_validation(spec) else "steps",
         "eval_steps": max(1, steps // VALIDATIONS),
         "save_strategy": "no",

@@ -106,7 +106,7 @@ def _train(
     base_path = store.path(base.artifact)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
     data = {
-        name: encode(tokenizer, _rows(store, splits, name), spec.longest)
+        name: encode(tokenizer, _rows(store, splits, name), spec)
         for name in ("train", "validation")
     }
     log = TrainingLog()
@@ -148,7 +148,8 @@ def _run(trainer: "Trainer", log: TrainingLog) -> None:
 
 def _summary(model: Any, log: TrainingLog) -> dict[str, Any]:
     trainable, total = trainable_parameters(model)
-    return {
+    margin = log.validations[-1].reward_margin
+    return ({} if margin is None else {"reward_margin": margin}) | {
         "train_loss": log.steps[-1].loss,
         "validation_loss": log.validations[-1].loss,
         "steps": log.last_step,

@@ -45,7 +45,7 @@ def _arguments(train: Encoded, spec: FinetuneSpec, scratch: Path) -> "SFTConfig"
     from trl import SFTConfig
 
     # The trainer rounds the same way, but after packing: this is near enough for intervals.
-    sequences = math.ceil(train.tokens / spec.pack_tokens) if spec.packed else len(train.input_ids)
+    sequences = math.ceil(train.tokens / spec.pack_tokens) if spec.packed else len(train.examples)
     batch = spec.packs_per_step if spec.packed else spec.rows_per_step
     return SFTConfig(
         **training_arguments(spec, math.ceil(sequences / batch), batch, scratch),
@@ -58,12 +58,12 @@ def _dataset(rows: Encoded, seed: int) -> "Dataset":
     """Shuffled, because packing takes rows of one length together in the order they come."""
     from datasets import Dataset
 
-    order = list(range(len(rows.input_ids)))
-    random.Random(seed).shuffle(order)
+    examples = list(rows.examples)
+    random.Random(seed).shuffle(examples)
     return Dataset.from_dict(
         {
-            "input_ids": [rows.input_ids[place] for place in order],
-            "labels": [rows.labels[place] for place in order],
+            "input_ids": [example.input_ids for example in examples],
+            "labels": [example.labels for example in examples],
         }
     )
 

@@ -105,7 +105,7 @@ class FinetuneSpec(BaseModel):
 
     method: str = Field(
         "sft",
-        pattern="^sft$",
+        pattern="^(sft|dpo|orpo|kto)$",
         description="The loss: `sft` learns the answers; `dpo`, `orpo` and `kto` also learn from"
         " rejected ones.",
     )
@@ -198,6 +198,14 @@ class FinetuneSpec(BaseModel):
             raise ValueError(
                 f"method {self.method!r} with adapter {self.adapter!r} does not read"
                 f" {', '.join(ignored)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_to_compare(self) -> "FinetuneSpec":
+        if self.method == "kto" and self.rows_per_step == 1:
+            raise ValueError(
+                "method 'kto' compares rows of one pass: rows_per_step must be 2 or more"
             )
         return self
 

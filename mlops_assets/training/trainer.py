@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.training.adapters import adapter_config
 from mlops_assets.training.arguments import uses_bf16
 from mlops_assets.training.encoding import Encoded
+from mlops_assets.training.preference import make_preference_trainer
 from mlops_assets.training.sft import make_sft_trainer
 from mlops_assets.training.spec import FinetuneSpec
 
@@ -27,7 +28,23 @@ def make_trainer(
     LineageError when the base model cannot be trained as the spec asks.
     """
     model = load_base(base, spec)
-    return make_sft_trainer(model, adapter_config(model, spec), tokenizer, data, spec, scratch)
+    adapter = adapter_config(model, spec)
+    if spec.method == "sft":
+        trainer = make_sft_trainer(model, adapter, tokenizer, data, spec, scratch)
+    else:
+        compares = spec.adapter == "full" and spec.method != "orpo"
+        reference = load_base(base, spec) if compares else None
+        trainer = make_preference_trainer(model, adapter, reference, tokenizer, data, spec, scratch)
+    if spec.quantization == "nf4" and not uses_bf16(spec):
+        _train_in_fp32(trainer.model)
+    return trainer
+
+
+def _train_in_fp32(model: Any) -> None:
+    """TRL holds what it trains over 4 bits in bf16; without bf16 arithmetic that cannot compute."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def load_base(base: Path, spec: FinetuneSpec) -> "PreTrainedModel":
