@@ -27,14 +27,18 @@ OTHER = {  # a value other than the default for every setting but method and ada
     "row_tokens": 64,
     "rows_per_step": 4,
     "accumulation": 2,
-    "gradient_checkpointing": "always",
-    "hub_kernels": True,
+    "gradient_checkpointing": True,
     "seed": 1,
 }
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 UNREAD = {
     ("sft", "lora"): PADDED | {"beta", "prefix_tokens"},
     ("sft", "prefix"): PACKED | LOW_RANK | {"beta", "gradient_checkpointing"},
+    ("dpo", "lora"): PACKED | {"word_dropout", "label_smoothing", "prefix_tokens"},
+    ("orpo", "dora"): PACKED | {"word_dropout", "label_smoothing", "prefix_tokens"},
+    ("kto", "full"): PACKED
+    | LOW_RANK
+    | {"word_dropout", "label_smoothing", "prefix_tokens", "quantization"},
     ("sft", "full"): PADDED | LOW_RANK | {"beta", "prefix_tokens", "quantization"},
 }
 
@@ -58,3 +62,8 @@ def test_every_setting_is_known_to_the_table() -> None:
 def test_what_is_not_read_is_not_part_of_the_recipe(method: str, adapter: str) -> None:
     read = FinetuneSpec(method=method, adapter=adapter).read()
     assert set(FinetuneSpec.model_fields) - set(read) == UNREAD[method, adapter]
+
+
+def test_kto_needs_rows_to_compare() -> None:
+    with pytest.raises(ValidationError, match="rows_per_step must be 2 or more"):
+        FinetuneSpec(method="kto", rows_per_step=1)

@@ -269,8 +269,9 @@ def test_what_is_trained_on_is_what_generation_renders(foreign: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
     rows = [_row(number) for number in range(20)]
-    encoded = encode(tokenizer, rows, 256)
-    for row, ids, labels in zip(rows, encoded.input_ids, encoded.labels, strict=True):
+    examples = encode(tokenizer, rows, FinetuneSpec(pack_tokens=256)).examples
+    for row, example in zip(rows, examples, strict=True):
+        ids, labels = example.input_ids, example.labels
         prompt = tokenizer.apply_chat_template(
             list(row.prompt), add_generation_prompt=True, return_dict=True
         )["input_ids"]
@@ -286,12 +287,13 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
+    spec = FinetuneSpec(pack_tokens=256)
     long = Row("x", "", "g", ({"role": "user", "content": "word " * 300}, _row(0).messages[1]), {})
     with caplog.at_level(logging.WARNING):
-        assert encode(tokenizer, [_row(0), long], 256).too_long == 1
+        assert encode(tokenizer, [_row(0), long], spec).too_long == 1
     assert "left out" in caplog.text
     with pytest.raises(LineageError, match="longer than 256 tokens"):
-        encode(tokenizer, [long], 256)
+        encode(tokenizer, [long], spec)
 
 
 def test_template_that_renders_the_prompt_otherwise_is_refused(foreign: Path) -> None:
@@ -302,7 +304,7 @@ def test_template_that_renders_the_prompt_otherwise_is_refused(foreign: Path) ->
         "{{ '<|assistant|>' }}", "{{ '<|assistant|>think' }}"
     )
     with pytest.raises(LineageError, match="renders a prompt otherwise"):
-        encode(tokenizer, [_row(0)], 256)
+        encode(tokenizer, [_row(0)], FinetuneSpec())
 
 
 def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
@@ -312,7 +314,8 @@ def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(foreign, attn_implementation="sdpa").eval()
-    rows = encode(tokenizer, [_row(number) for number in range(6)], 256).input_ids
+    examples = encode(tokenizer, [_row(number) for number in range(6)], FinetuneSpec()).examples
+    rows = [example.input_ids for example in examples]
     places = [place for row in rows for place in range(len(row))]
     with torch.no_grad():
         packed = model(

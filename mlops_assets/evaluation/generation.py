@@ -208,7 +208,10 @@ def _until_end(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
 def _tokenize(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:
     texts = [
         loaded.tokenizer.apply_chat_template(
-            [dict(message) for message in row.prompt], tokenize=False, add_generation_prompt=True
+            [dict(message) for message in row.prompt],
+            tools=[dict(tool) for tool in row.tools] or None,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         for row in rows
     ]

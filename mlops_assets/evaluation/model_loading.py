@@ -1,7 +1,8 @@
 """Loads a base model, with or without an adapter, from verified local directories.
 
 Nothing here runs code that came with a model: weights are safetensors only, remote code is
-never trusted, the hub is never asked, and an adapter may be a LoRA and nothing else.
+never trusted, the hub is never asked, and what was tuned may be of three kinds and no other:
+a LoRA (DoRA and rsLoRA too), a prefix, or all weights of the base's architecture.
 """
 
 import json
@@ -20,6 +21,7 @@ TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinj
 ONE_THREAD_BELOW = 30_000_000
 """Parameters under which a second CPU thread costs more than it does: a model of a million
 answers Banking77 in 1.5 s of one core, and in 4 to 16 s of two that wait for each other."""
+ADAPTER_CONFIG, FULL_WEIGHTS = "adapter_config.json", "model.safetensors"
 REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
 
 
@@ -43,11 +45,14 @@ def template_digest(base: Path) -> str:
 
 
 def load_model(base: Path, adapter: Path | None) -> LoadedModel:
-    """The base model, with the adapter merged into its weights where there is one.
+    """The base model as ``adapter`` tunes it, where there is one.
 
-    Raises LineageError when a directory holds pickled weights, or cannot be loaded.
+    Low-rank matrices are merged into the weights, so answering costs what the base costs; a
+    prefix stays beside them. Raises LineageError when a directory holds pickled weights, or
+    cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -69,8 +74,8 @@ def load_model(base: Path, adapter: Path | None) -> LoadedModel:
             dtype=torch.float32 if device == "cpu" else "auto",
         )
         if adapter is not None:
-            model = _merge(model, adapter)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            model = _tuned(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise LineageError(f"The model in {base} cannot be loaded: {error}", REMEDY) from error
     return _ready(model.to(device).eval(), tokenizer, device)
 
@@ -99,30 +104,50 @@ def _ready(model: Any, tokenizer: Any, device: str) -> LoadedModel:
     if not ends:
         raise LineageError("The base model names no token that ends an answer.", REMEDY)
     pad = tokenizer.pad_token_id
+    limit = getattr(model.config, "max_position_embeddings", None)
     return LoadedModel(
         model,
         tokenizer,
         device,
         tuple(sorted(ends)),
         min(ends) if pad is None else pad,
-        getattr(model.config, "max_position_embeddings", None),
+        limit and limit - _prefix_tokens(model),
     )
 
 
-def _merge(model: Any, adapter: Path) -> Any:
-    """Add the LoRA to the weights themselves: answering costs what the base costs."""
+def _tuned(model: Any, adapter: Path) -> Any:
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        return _with_weights(model, adapter / FULL_WEIGHTS)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses a kernel we do not use
     from peft import PeftModel
 
-    config = json.loads((adapter / "adapter_config.json").read_bytes())
-    # peft imports the module that `megatron_core` names as soon as there is such a config.
-    if config.get("peft_type") != "LORA" or config.get("megatron_config"):
-        raise LineageError(f"The adapter in {adapter} is not a plain LoRA.", REMEDY)
+    config = json.loads((adapter / ADAPTER_CONFIG).read_bytes())
+    # peft imports the modules that `megatron_core` and `auto_mapping` name.
+    names_code = config.get("megatron_config") or config.get("auto_mapping")
+    if config.get("peft_type") not in ("LORA", "PREFIX_TUNING") or names_code:
+        raise LineageError(
+            f"The adapter in {adapter} is neither a plain LoRA nor a plain prefix.", REMEDY
+        )
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by a name that version 6 takes away: not our call.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        merged: Any = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-        return merged.merge_and_unload(safe_merge=True)
+        adapted: Any = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        mergeable = config["peft_type"] == "LORA"
+        return adapted.merge_and_unload(safe_merge=True) if mergeable else adapted
+
+
+def _with_weights(model: Any, weights: Path) -> Any:
+    """Every weight of the base's architecture, from one file; a missing or odd one is an error."""
+    from safetensors.torch import load_model
+
+    load_model(model, weights, strict=True)
+    return model
+
+
+def _prefix_tokens(model: Any) -> int:
+    """Positions that a prefix takes from the context."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config else 0
 
 
 def _refuse_pickles(directory: Path) -> None:

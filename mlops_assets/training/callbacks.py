@@ -67,8 +67,11 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
             step = state.global_step
             if "eval_loss" in logs:
                 self.clock += logs["eval_runtime"]
-                log.add_validation(Validation(step, logs["eval_loss"]))
+                margin = logs.get("eval_rewards/margins")
+                log.add_validation(Validation(step, logs["eval_loss"], margin))
                 queue.add(step, {"validation_loss": logs["eval_loss"]})
+                if margin is not None:
+                    queue.add(step, {"validation_reward_margin": margin})
             elif "loss" in logs:
                 self._record_step(step, int(state.num_input_tokens_seen), logs)
 

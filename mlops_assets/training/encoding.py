@@ -1,7 +1,8 @@
 """Conversations as token ids: what is trained on is exactly what generation renders.
 
 Both are the tokenizer's chat template: the prompt with its generation prompt, then the
-answer with its end of turn. Only the latter carries loss.
+answer with its end of turn. Only the latter carries loss. Every method trains on these ids;
+TRL's own rendering is not used.
 """
 
 import logging
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.refs import Row
+from mlops_assets.refs import Message, Row
+from mlops_assets.training.spec import FinetuneSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,55 +23,135 @@ IGNORED = -100  # the label of a token without loss, in transformers' and TRL's 
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Rows as equally long lists of token ids and labels, and how many rows were too long."""
+class Example:
+    """A prompt and its answer as token ids, and the worse answer where there is one."""
 
-    input_ids: list[list[int]]
-    labels: list[list[int]]
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int] | None = None
+
+    @property
+    def input_ids(self) -> list[int]:
+        """Prompt and answer."""
+        return self.prompt + self.chosen
+
+    @property
+    def labels(self) -> list[int]:
+        """What each of ``input_ids`` has to be predicted as; the prompt is not scored."""
+        return [IGNORED] * len(self.prompt) + self.chosen
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with the longer answer."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected or ()))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt with each answer."""
+        answers = [self.chosen] if self.rejected is None else [self.chosen, self.rejected]
+        return sum(len(self.prompt) + len(answer) for answer in answers)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The examples that fit, and how many rows were too long."""
+
+    examples: list[Example]
     too_long: int
 
     @property
     def tokens(self) -> int:
         """Tokens in one epoch."""
-        return sum(len(ids) for ids in self.input_ids)
+        return sum(example.tokens for example in self.examples)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], longest: int) -> Encoded:
-    """Encode ``rows``, leaving out those of more than ``longest`` tokens.
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], spec: FinetuneSpec
+) -> Encoded:
+    """Encode ``rows`` for ``spec``'s method, leaving out those that are too long for it.
 
-    Raises LineageError when none is left, or when the template renders a prompt otherwise
-    once it is answered: then the model would be trained on what it never sees.
+    Raises LineageError when none is left, when the method learns from rejected answers and
+    there are none, or when the template renders a prompt otherwise once it is answered: then
+    the model would be trained on what it never sees.
     """
-    prompts = _render(tokenizer, [row.prompt for row in rows], generation=True)
-    chats = _render(tokenizer, [row.messages for row in rows], generation=False)
-    input_ids, labels = [], []
-    for prompt, chat in zip(prompts, chats, strict=True):
+    if spec.method != "sft":
+        _require_rejected(rows, spec.method)
+    found = _examples(tokenizer, rows, preferences=spec.method != "sft")
+    examples = [example for example in found if example.longest <= spec.longest]
+    setting = "pack_tokens" if spec.packed else "row_tokens"
+    if not examples:
+        raise LineageError(
+            f"All {len(rows)} rows are longer than {spec.longest} tokens, or there are none.",
+            f"Raise lora_adapter's {setting}.",
+        )
+    if too_long := len(found) - len(examples):
+        logger.warning("%d rows are longer than %d tokens and are left out", too_long, spec.longest)
+    return Encoded(examples, too_long)
+
+
+def _require_rejected(rows: Sequence[Row], method: str) -> None:
+    """DPO and ORPO compare two answers of every row; KTO needs some bad ones, from any rows."""
+    without = sum(row.rejected is None for row in rows)
+    if without == len(rows) or (without and method != "kto"):
+        raise LineageError(
+            f"{without} of {len(rows)} rows have no rejected answer, which method {method!r}"
+            " learns from.",
+            "Give the source rows with `prompt`, `chosen` and `rejected`, or set lora_adapter's"
+            " method to sft.",
+        )
+
+
+def _examples(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], *, preferences: bool
+) -> list[Example]:
+    prompts = render(tokenizer, rows, [row.prompt for row in rows], generation=True)
+    chosen = _answers(tokenizer, rows, prompts, [row.messages[-1] for row in rows])
+    if not preferences:
+        return [Example(*pair) for pair in zip(prompts, chosen, strict=True)]
+    pairs = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True) if row.rejected]
+    worse = [row.rejected for row, _ in pairs if row.rejected]
+    answers = _answers(tokenizer, [row for row, _ in pairs], [ids for _, ids in pairs], worse)
+    rejected = iter(answers)
+    return [
+        Example(prompt, better, next(rejected) if row.rejected else None)
+        for row, prompt, better in zip(rows, prompts, chosen, strict=True)
+    ]
+
+
+def _answers(
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[Row],
+    prompts: Sequence[list[int]],
+    answers: Sequence[Message],
+) -> list[list[int]]:
+    """The tokens that follow each prompt when it is answered."""
+    chats = [(*row.prompt, answer) for row, answer in zip(rows, answers, strict=True)]
+    rendered = render(tokenizer, rows, chats, generation=False)
+    for prompt, chat in zip(prompts, rendered, strict=True):
         if chat[: len(prompt)] != prompt or len(chat) == len(prompt):
             raise LineageError(
                 "The base model's chat template renders a prompt otherwise once it is answered.",
                 "Use a chat template whose generation prompt is the beginning of the answer.",
             )
-        if len(chat) <= longest:
-            input_ids.append(chat)
-            labels.append([IGNORED] * len(prompt) + chat[len(prompt) :])
-    too_long = len(chats) - len(input_ids)
-    if not input_ids:
-        raise LineageError(
-            f"All {len(rows)} rows are longer than {longest} tokens, or there are none.",
-            "Raise lora_adapter's pack_tokens.",
-        )
-    if too_long:
-        logger.warning("%d rows are longer than %d tokens and are left out", too_long, longest)
-    return Encoded(input_ids, labels, too_long)
+    return [chat[len(prompt) :] for prompt, chat in zip(prompts, rendered, strict=True)]
 
 
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[object]], *, generation: bool
+def render(
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: Sequence[Row],
+    chats: Sequence[Sequence[Message]],
+    *,
+    generation: bool,
 ) -> list[list[int]]:
-    # `return_dict` because the bare list is ragged; nothing is padded here.
-    conversations = [[dict(message) for message in chat] for chat in chats]  # type: ignore[call-overload]
-    rendered = tokenizer.apply_chat_template(
-        conversations, add_generation_prompt=generation, return_dict=True
-    )
-    ids: list[list[int]] = rendered["input_ids"]
+    """Token ids of ``chats``, which are conversations of ``rows`` with the rows' functions."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [dict(message) for message in chat],
+            tools=[dict(tool) for tool in row.tools] or None,
+            add_generation_prompt=generation,
+            tokenize=False,
+        )
+        for row, chat in zip(rows, chats, strict=True)
+    ]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return ids

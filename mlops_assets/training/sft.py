@@ -45,7 +45,7 @@ def _arguments(train: Encoded, spec: FinetuneSpec, scratch: Path) -> "SFTConfig"
     from trl import SFTConfig
 
     # The trainer rounds the same way, but after packing: this is near enough for intervals.
-    sequences = math.ceil(train.tokens / spec.pack_tokens) if spec.packed else len(train.input_ids)
+    sequences = math.ceil(train.tokens / spec.pack_tokens) if spec.packed else len(train.examples)
     batch = spec.packs_per_step if spec.packed else spec.rows_per_step
     return SFTConfig(
         **training_arguments(spec, math.ceil(sequences / batch), batch, scratch),
@@ -58,12 +58,12 @@ def _dataset(rows: Encoded, seed: int) -> "Dataset":
     """Shuffled, because packing takes rows of one length together in the order they come."""
     from datasets import Dataset
 
-    order = list(range(len(rows.input_ids)))
-    random.Random(seed).shuffle(order)
+    examples = list(rows.examples)
+    random.Random(seed).shuffle(examples)
     return Dataset.from_dict(
         {
-            "input_ids": [rows.input_ids[place] for place in order],
-            "labels": [rows.labels[place] for place in order],
+            "input_ids": [example.input_ids for example in examples],
+            "labels": [example.labels for example in examples],
         }
     )
 
@@ -103,7 +103,10 @@ def _trainer_class(spec: FinetuneSpec, tokenizer: "PreTrainedTokenizerBase") -> 
             targets = inputs["labels"][:, 1:]
             scored = (targets != IGNORED).any(0).nonzero().flatten()
             targets = targets[:, scored].flatten()
-            given = {name: value for name, value in inputs.items() if name != "labels"}
+            fields = (
+                ("input_ids", "position_ids") if spec.packed else ("input_ids", "attention_mask")
+            )
+            given = {name: inputs[name] for name in fields}
             logits = model(**given, logits_to_keep=scored, use_cache=False).logits
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(),

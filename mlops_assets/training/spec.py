@@ -20,7 +20,7 @@ READ_BY = {  # which source reads which settings; `source` itself is read by all
 LORA_FAMILY = ("lora", "rslora", "dora")
 """Adapters of low-rank matrices, which can be merged into the base's weights."""
 EVERY_TRAINING = {"method", "adapter", "precision", "epochs", "learning_rate", "warmup_share"}
-EVERY_TRAINING |= {"weight_decay", "accumulation", "hub_kernels", "seed"}
+EVERY_TRAINING |= {"weight_decay", "accumulation", "seed"}
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 READ_BY_METHOD = {
     "sft": {"word_dropout", "label_smoothing"},
@@ -105,7 +105,7 @@ class FinetuneSpec(BaseModel):
 
     method: str = Field(
         "sft",
-        pattern="^sft$",
+        pattern="^(sft|dpo|orpo|kto)$",
         description="The loss: `sft` learns the answers; `dpo`, `orpo` and `kto` also learn from"
         " rejected ones.",
     )
@@ -185,16 +185,10 @@ class FinetuneSpec(BaseModel):
     accumulation: int = Field(
         1, ge=1, le=1024, description="Passes whose gradients are summed before a step."
     )
-    gradient_checkpointing: str = Field(
-        "auto",
-        pattern="^(auto|always|never)$",
-        description="All but `prefix`: recompute activations, for a third more work; `auto` does"
-        " so only where the memory plan would not fit otherwise.",
-    )
-    hub_kernels: bool = Field(
+    gradient_checkpointing: bool = Field(
         False,
-        description="On a GPU: layers and attention from the package `kernels`, which fetches"
-        " compiled code from the hub.",
+        description="All but `prefix`: recompute activations to save memory, at a third of the"
+        " speed.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the adapter's weights and the order.")
 
@@ -204,6 +198,14 @@ class FinetuneSpec(BaseModel):
             raise ValueError(
                 f"method {self.method!r} with adapter {self.adapter!r} does not read"
                 f" {', '.join(ignored)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_to_compare(self) -> "FinetuneSpec":
+        if self.method == "kto" and self.rows_per_step == 1:
+            raise ValueError(
+                "method 'kto' compares rows of one pass: rows_per_step must be 2 or more"
             )
         return self
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.artifacts import LineageError
 from mlops_assets.training.adapters import adapter_config
-from mlops_assets.training.arguments import uses_bf16, uses_flash_attention
+from mlops_assets.training.arguments import uses_bf16
 from mlops_assets.training.encoding import Encoded
+from mlops_assets.training.preference import make_preference_trainer
 from mlops_assets.training.sft import make_sft_trainer
 from mlops_assets.training.spec import FinetuneSpec
 
@@ -28,37 +28,39 @@ def make_trainer(
     LineageError when the base model cannot be trained as the spec asks.
     """
     model = load_base(base, spec)
-    return make_sft_trainer(model, adapter_config(model, spec), tokenizer, data, spec, scratch)
+    adapter = adapter_config(model, spec)
+    if spec.method == "sft":
+        trainer = make_sft_trainer(model, adapter, tokenizer, data, spec, scratch)
+    else:
+        compares = spec.adapter == "full" and spec.method != "orpo"
+        reference = load_base(base, spec) if compares else None
+        trainer = make_preference_trainer(model, adapter, reference, tokenizer, data, spec, scratch)
+    if spec.quantization == "nf4" and not uses_bf16(spec):
+        _train_in_fp32(trainer.model)
+    return trainer
+
+
+def _train_in_fp32(model: Any) -> None:
+    """TRL holds what it trains over 4 bits in bf16; without bf16 arithmetic that cannot compute."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def load_base(base: Path, spec: FinetuneSpec) -> "PreTrainedModel":
     """The base model's weights, in 4 bits where the spec says so."""
     from transformers import AutoModelForCausalLM
 
-    _require_kernels(spec)
-    # Both keep packed rows apart: flash attention by their lengths, sdpa by a mask that
-    # transformers builds from the positions.
+    # On a CPU sdpa is the attention that keeps packed rows apart; elsewhere too.
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_weights_type(spec),
         quantization_config=_quantization(spec),
-        attn_implementation="flash_attention_2" if uses_flash_attention(spec) else "sdpa",
-        use_kernels=spec.hub_kernels,
+        attn_implementation="sdpa",
         local_files_only=True,
         trust_remote_code=False,
     )
     return model
-
-
-def _require_kernels(spec: FinetuneSpec) -> None:
-    import torch
-    from transformers.utils import is_kernels_available
-
-    if spec.hub_kernels and not (torch.cuda.is_available() and is_kernels_available()):
-        raise LineageError(
-            "lora_adapter's hub_kernels needs a GPU and the package kernels.",
-            "Install kernels beside the GPU, or set hub_kernels to false.",
-        )
 
 
 def _weights_type(spec: FinetuneSpec) -> Any:

@@ -20,7 +20,7 @@ class Step:
     step: int
     epoch: float
     loss: float
-    """Mean negative log-likelihood of an answer's token, in nats."""
+    """In `sft` the mean negative log-likelihood of an answer's token, in nats."""
     learning_rate: float
     gradient_norm: float
 
@@ -31,6 +31,8 @@ class Validation:
 
     step: int
     loss: float
+    reward_margin: float | None = None
+    """How much more the better answers are rewarded than the worse; not in `sft`."""
 
 
 @dataclass
@@ -81,4 +83,5 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: float(f"{value:.{DECIMALS}g}") if isinstance(value, float) else value
         for name, value in values.items()
+        if value is not None
     }
