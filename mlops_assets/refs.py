@@ -24,6 +24,11 @@ Message = Mapping[str, Any]
 them. Where the source has no content (a turn that only calls tools) it is empty."""
 
 
+Settings = Mapping[str, Mapping[str, Any]]
+"""Run config of the assets that led to a ref, by asset name, defaults included: what it takes,
+beside the code and the data, to make it again."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One validated conversation; its last message is the answer to be learnt."""
@@ -122,13 +127,16 @@ class RawDatasetRef:
     path: str
     """Absolute path of the file or directory."""
     committed: bool
-    """Whether the DVC lock file or pointer names this very hash."""
+    """Whether the DVC lock file or pointer names this very hash, or a pinned source this data."""
     files: Mapping[str, int]
     """Size in bytes of each file, by path relative to ``path`` (or its own name)."""
     format: str = "messages"
     """How it is written: one of ``dataset.formats.FORMATS``, never ``auto``."""
     mapping: Mapping[str, str] = field(default_factory=dict)
     """Column of the source by our name for it, where the two differ."""
+    source: str = ""
+    """Address of the pinned source that it was downloaded from, if it was."""
+    settings: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ class ValidatedRef:
     """Rows by reason; ``rows_in == rows + sum(quarantined.values())``."""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The vocabulary of each field of the answer, in the order the answer writes them."""
+    settings: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ class SplitsRef:
     rows: Mapping[str, int]
     labels: Mapping[str, tuple[str, ...]]
     """The vocabulary of each field of the answer, in the order the answer writes them."""
+    settings: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,7 @@ class BaseModelRef:
     parameters: int
     versions: Versions | None = None
     """What it was pretrained on here; None for a model that comes from elsewhere."""
+    settings: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from xdist.scheduler import LoadScopeScheduling
 
 from mlops_assets.home import Home, run_lock
@@ -112,6 +113,37 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
         yield Webhook.received
         server.shutdown()
         thread.join()
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A real S3 API server on loopback, and a client of it."""
+
+    url: str
+    client: Any
+
+
+@pytest.fixture
+def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An empty server, for which the environment has a key."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
+        yield S3Server(url, boto3.client("s3", endpoint_url=url))
+    finally:
+        server.stop()
 
 
 @dataclass(frozen=True)

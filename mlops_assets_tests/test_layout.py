@@ -23,6 +23,8 @@ HEAVY = (
     "sklearn",
     "datasets",
     "pyarrow",
+    "boto3",
+    "huggingface_hub",
 )
 LINEAGE = {
     "raw_dataset": set(),

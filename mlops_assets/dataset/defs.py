@@ -61,8 +61,10 @@ def raw_dataset(
 ) -> dg.MaterializeResult[RawDatasetRef]:
     """The DVC-tracked source data, exactly as it lies on disk.
 
-    Its data version is DVC's own hash of the content. Shipped data that is missing is rebuilt
-    bit for bit with `dvc repro` and compared with the hash that `data/dvc.lock` pins.
+    Its data version is DVC's own hash of the content. Data that DVC has pinned and that is
+    missing is pulled from the DVC remote, or rebuilt with `dvc repro`, and compared with the
+    pinned hash. A dataset on the Hugging Face hub, in lakeFS or in versioned S3 is taken at a
+    pinned commit.
     """
     with workspace.stage(context):
         ref = sources.observe(config)
@@ -135,6 +137,7 @@ def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
     return {
         "dvc_hash": ref.version,
         "committed": ref.committed,
+        **({"source": ref.source} if ref.source else {}),
         "path": dg.MetadataValue.path(ref.path),
         "format": ref.format,
         "mapping": dg.MetadataValue.json(dict(ref.mapping)),

@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.dataset import formats, versioning
+from mlops_assets.dataset import fetching, formats, pinned_sources, versioning
 from mlops_assets.dataset.conversations import (
     NAMES,
     Conversation,
@@ -43,8 +43,9 @@ class RawDatasetSpec(BaseModel):
     path: str = Field(
         "data/raw/tickets.jsonl",
         min_length=1,
-        description="File or directory, relative to the working directory or the checkout;"
-        " ${VARIABLES} of the environment are filled in.",
+        description="File or directory, relative to the working directory or the checkout, or a"
+        " pinned source (hf://, lakefs://, s3://; see docs/versions.md); ${VARIABLES} of the"
+        " environment are filled in.",
     )
     format: str = Field(
         "auto",
@@ -95,13 +96,12 @@ def normalised(text: str) -> str:
 
 
 def observe(spec: RawDatasetSpec) -> RawDatasetRef:
-    """Find the data, rebuilding shipped data that is missing, and name its version and format.
+    """Find the data, fetching what is missing, and name its version and format.
 
     Raises LineageError for data that is missing, empty, behind a symbolic link, or in no
     format that we read.
     """
-    path = versioning.resolve(spec.path)
-    versioning.rebuild_missing(path)
+    source, path = pinned_sources.parse(versioning.fill(spec.path)), fetching.locate(spec.path)
     path = _without_links(path)
     if path.is_file():
         _refuse_empty(path)
@@ -113,8 +113,16 @@ def observe(spec: RawDatasetSpec) -> RawDatasetRef:
     version, pinned = versioning.dvc_hash(path), versioning.pin(path)
     folder = path if path.is_dir() else path.parent
     sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    committed = pinned is not None and pinned.version == version
-    return RawDatasetRef(version, str(path), committed, sizes, kind, dict(spec.mapping))
+    return RawDatasetRef(
+        version,
+        str(path),
+        source is not None or (pinned is not None and pinned.version == version),
+        sizes,
+        kind,
+        dict(spec.mapping),
+        source=str(source or ""),
+        settings={"raw_dataset": spec.model_dump(mode="json")},
+    )
 
 
 def candidates(

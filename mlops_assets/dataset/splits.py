@@ -88,7 +88,9 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
 
     artifact = store.build(recipe, produce)
     counts = {name: artifact.summary["rows"][name] for name in SPLITS}
-    return SplitsRef(artifact, Versions.of(artifact), counts, dict(validated.labels))
+    settings = {**validated.settings, "dataset_splits": spec.model_dump(mode="json")}
+    versions = Versions.of(artifact)
+    return SplitsRef(artifact, versions, counts, dict(validated.labels), settings)
 
 
 def prompts_digest(rows: Iterable[Row]) -> str:

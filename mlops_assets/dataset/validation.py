@@ -71,6 +71,7 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
         rows=summary["rows"],
         quarantined=summary["quarantined"],
         labels={name: tuple(values) for name, values in summary["labels"]},
+        settings={**raw.settings, "validated_dataset": spec.model_dump(mode="json")},
     )
 
 

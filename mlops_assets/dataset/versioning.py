@@ -1,26 +1,19 @@
-"""Data versions: DVC's own hashes, what DVC has pinned, and rebuilding what is missing.
+"""Data versions: DVC's own hashes, and what DVC has pinned.
 
 Hashing uses DVC's data library directly. It needs no repository and writes nothing, so it
 works on any path, in a read-only checkout, and in a sensor every thirty seconds.
 """
 
-import fcntl
-import logging
 import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from mlops_assets.artifacts import LineageError
-
-logger = logging.getLogger(__name__)
+from mlops_assets.dataset import pinned_sources
+from mlops_assets.home import Home
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK, PIPELINE = "dvc.lock", "dvc.yaml"
@@ -42,10 +35,15 @@ def resolve(path: str) -> Path:
 
     Raises LineageError when a variable is unset.
     """
-    filled = re.sub(r"\$\{(\w+)\}", lambda match: _variable(match.group(1), path), path)
+    filled = fill(path)
     here = Path(filled).expanduser().absolute()
     known_here = here.exists() or pin(here) is not None
     return here if known_here or not (CHECKOUT / ".dvc").is_dir() else CHECKOUT / filled
+
+
+def fill(path: str) -> str:
+    """``path`` with its ``${VARIABLES}`` filled in. Raises LineageError when one is unset."""
+    return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match.group(1), path), path)
 
 
 def dvc_hash(path: Path) -> str:
@@ -68,13 +66,19 @@ def dvc_hash(path: Path) -> str:
 def current_version(path: str | Path) -> str:
     """``dvc_hash`` of ``path``, remembered until a size, time or inode changes.
 
-    For data that is not there yet but pinned, the pinned hash: it is what a rebuild gives.
+    For data that is not there yet but pinned, the pinned hash: it is what a rebuild gives. For
+    a pinned source that was never fetched, its address: looking must not download.
     Raises LineageError for data that is neither.
     """
+    if source := pinned_sources.parse(fill(str(path))):
+        fetched = pinned_sources.find(Home.from_environment().store, source)
+        if fetched is None:
+            return str(source)
+        path = fetched
     place = resolve(str(path))
     if not place.exists():
         if (pinned := pin(place)) is None:
-            raise _missing(place)
+            raise missing(place)
         return pinned.version
     fingerprint = tuple(_fingerprint(file) for file in _files(place))
     if place not in _versions or _versions[place][0] != fingerprint:
@@ -92,7 +96,7 @@ def pin(path: Path) -> Pin | None:
             raise _unreadable(pointer, error) from error
     for folder in path.parents:
         if (folder / LOCK).is_file():
-            for found, pinned in _pinned_outputs(folder):
+            for found, pinned in pinned_outputs(folder):
                 if found == path:
                     return pinned
         if (folder / ".dvc").is_dir():
@@ -100,89 +104,8 @@ def pin(path: Path) -> Pin | None:
     return None
 
 
-def rebuild_missing(path: Path) -> None:
-    """Let DVC rebuild ``path``, and whatever else its pipeline makes that is missing.
-
-    Data that is there is never touched. Raises LineageError when nothing can rebuild ``path``,
-    when DVC fails, or when the result is not what the lock file pins.
-    """
-    pinned = pin(path)
-    if pinned is None or not pinned.stage:
-        if not path.exists():
-            raise _missing(path)
-        return
-    if all(out.exists() for out, _ in _pinned_outputs(pinned.lock.parent)):
-        return
-    with _one_at_a_time(_project(pinned.lock.parent)):
-        outputs = _pinned_outputs(pinned.lock.parent)
-        for out, lost in {p.stage: (out, p) for out, p in outputs if not out.exists()}.values():
-            logger.info("%s is missing: rebuilding it with `dvc repro`", out)
-            _reproduce(out, lost)
-
-
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Let another run in this checkout finish its rebuild first: DVC would refuse the second."""
-    _prepare_private_folders(root)
-    with (root / ".dvc" / "tmp" / "rebuild.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _reproduce(out: Path, pinned: Pin) -> None:
-    lock = pinned.lock.read_bytes()
-    result = _run_dvc(pinned.lock.parent, pinned.stage)
-    if result.returncode != 0 or not out.exists():
-        said = re.search(r"^ERROR: .*", result.stderr, re.MULTILINE)
-        detail = said.group() if said else f"exit code {result.returncode}"
-        raise LineageError(
-            f"`dvc repro` could not rebuild {out} ({detail}).",
-            f"Run `dvc repro {pinned.lock.with_name(PIPELINE)}` to see why.",
-        )
-    if (version := dvc_hash(out)) != pinned.version:
-        shutil.rmtree(out) if out.is_dir() else out.unlink()
-        pinned.lock.write_bytes(lock)
-        raise LineageError(
-            f"The rebuilt {out} has the hash {version}, but {pinned.lock} pins {pinned.version}.",
-            "If its generator was changed on purpose, run `dvc repro"
-            f" {pinned.lock.with_name(PIPELINE)}` and commit the new {LOCK}.",
-        )
-
-
-def _run_dvc(folder: Path, stage: str) -> "subprocess.CompletedProcess[str]":
-    root = _project(folder)
-    # The stage's command finds the Python that we run under, whatever the shell's PATH says.
-    search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    environment = os.environ | {
-        "PATH": os.pathsep.join(search),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(root / ".dvc" / "tmp" / "site"),
-    }
-    command = [sys.executable, "-m", "dvc", "repro", f"{folder / PIPELINE}:{stage}"]
-    return subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def _project(folder: Path) -> Path:
-    """The folder with ``.dvc`` that ``folder`` belongs to."""
-    return next((parent for parent in folder.parents if (parent / ".dvc").is_dir()), folder)
-
-
-def _prepare_private_folders(root: Path) -> None:
-    """DVC unpickles what lies in its caches: nobody else may write there."""
-    try:
-        for private in ("tmp", "cache"):
-            (root / ".dvc" / private).mkdir(mode=0o700, parents=True, exist_ok=True)
-            (root / ".dvc" / private).chmod(0o700)
-    except PermissionError as error:
-        raise LineageError(
-            f"DVC cannot write to {root / '.dvc'}, so the missing data cannot be rebuilt.",
-            f"Run once as the owner of {root}, or build the data into the image (`dvc repro`).",
-        ) from error
-
-
-def _pinned_outputs(folder: Path) -> list[tuple[Path, Pin]]:
+def pinned_outputs(folder: Path) -> list[tuple[Path, Pin]]:
+    """What the pipeline in ``folder`` makes, and what its lock file says of it."""
     pipeline, locked = _read_yaml(folder / PIPELINE), _read_yaml(folder / LOCK)
     outputs = []
     try:
@@ -226,7 +149,8 @@ def _variable(name: str, path: str) -> str:
     return value
 
 
-def _missing(path: Path) -> LineageError:
+def missing(path: Path) -> LineageError:
+    """The error for data that is nowhere."""
     return LineageError(
         f"There is no data at {path}.",
         "Put it there, or set `path` of the op raw_dataset in the profile.",

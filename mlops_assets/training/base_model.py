@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import BaseModelRef, SplitsRef, Versions, read_rows
 from mlops_assets.training.model_files import (
@@ -33,13 +33,21 @@ TAKING = "mlops_assets.training.model_files"  # decides what is kept of a model 
 def provide(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseModelRef:
     """The base model that ``spec`` asks for. Raises LineageError for an unsafe or absent one."""
     if spec.source == "tiny":
-        return _tiny(store, splits, spec)
-    if spec.source == "local":
-        return _local(store, spec)
-    return _hub(store, spec)
+        artifact = _tiny(store, splits, spec)
+    elif spec.source == "local":
+        artifact = _local(store, spec)
+    else:
+        artifact = _hub(store, spec)
+    return BaseModelRef(
+        artifact,
+        artifact.summary["name"],
+        artifact.summary["parameters"],
+        Versions.of(artifact) if "versions" in artifact.summary else None,
+        settings={KIND: spec.model_dump(mode="json")},
+    )
 
 
-def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseModelRef:
+def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> Artifact:
     def produce(directory: Path) -> Mapping[str, Any]:
         rows = list(read_rows(store.path(splits.artifact) / "train.jsonl"))
         summary = build_tiny(directory, rows, splits.labels, spec)
@@ -55,10 +63,10 @@ def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> BaseM
         code_digest(__name__),
         ("torch", "transformers", "tokenizers"),
     )
-    return _ref(store, recipe, produce)
+    return store.build(recipe, produce)
 
 
-def _local(store: ArtifactStore, spec: BaseModelSpec) -> BaseModelRef:
+def _local(store: ArtifactStore, spec: BaseModelSpec) -> Artifact:
     source = Path(spec.path).expanduser()
     check_directory(source)
 
@@ -68,16 +76,16 @@ def _local(store: ArtifactStore, spec: BaseModelSpec) -> BaseModelRef:
 
     # Its content names it, not where it lay.
     recipe = Recipe(KIND, {"files": files_digest(source)}, {"source": "local"}, code_digest(TAKING))
-    return _ref(store, recipe, produce)
+    return store.build(recipe, produce)
 
 
-def _hub(store: ArtifactStore, spec: BaseModelSpec) -> BaseModelRef:
+def _hub(store: ArtifactStore, spec: BaseModelSpec) -> Artifact:
     def produce(directory: Path) -> Mapping[str, Any]:
         _download(spec, directory)
         check_directory(directory)
         return _summary(directory, spec.repo_id) | {"revision": spec.revision}
 
-    return _ref(store, Recipe(KIND, {}, spec.read(), code_digest(TAKING)), produce)
+    return store.build(Recipe(KIND, {}, spec.read(), code_digest(TAKING)), produce)
 
 
 def _download(spec: BaseModelSpec, directory: Path) -> None:
@@ -109,10 +117,3 @@ def _download(spec: BaseModelSpec, directory: Path) -> None:
 
 def _summary(directory: Path, name: str) -> dict[str, Any]:
     return {"name": name, "parameters": parameter_count(directory)}
-
-
-def _ref(store: ArtifactStore, recipe: Recipe, produce: Any) -> BaseModelRef:
-    artifact = store.build(recipe, produce)
-    summary = artifact.summary
-    versions = Versions.of(artifact) if "versions" in summary else None
-    return BaseModelRef(artifact, summary["name"], summary["parameters"], versions)

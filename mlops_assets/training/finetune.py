@@ -9,7 +9,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.loss_curve import draw_loss_curve
 from mlops_assets.training.mlflow_log import log_result, log_settings
+from mlops_assets.training.origin import make_record
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.threads import fitting_threads
@@ -74,8 +74,8 @@ def finetune(
             summary = _train(store, splits, base, spec, directory, watch)
             log_result(summary, directory / CURVE)
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
-        versions = {"versions": asdict(splits.versions)}
-        return summary | versions | runs | {"mlflow_experiment": experiment}
+        origin = make_record(splits, base, spec)
+        return summary | origin | runs | {"mlflow_experiment": experiment}
 
     artifact = store.build(adapter_recipe(splits, base, spec), produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
