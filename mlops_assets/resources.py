@@ -29,6 +29,8 @@ from mlops_assets.tracking import (
 
 logger = logging.getLogger(__name__)
 
+StageContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The state on disk, and the frame in which every asset's work runs."""
@@ -45,7 +47,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Home.from_environment()
 
     @contextmanager
-    def stage(self, context: dg.AssetExecutionContext) -> Iterator[ArtifactStore]:
+    def stage(self, context: StageContext) -> Iterator[ArtifactStore]:
         """Hold the run lock, yield the store, and turn expected errors into a ``Failure``."""
         home = self.home
         try:
@@ -67,7 +69,7 @@ def settings_of(assets: Iterable[dg.AssetsDefinition]) -> dict[str, type[BaseMod
     return {name: settings for name, settings in found.items() if settings is not None}
 
 
-def _check_settings(context: dg.AssetExecutionContext) -> None:
+def _check_settings(context: StageContext) -> None:
     """Find every bad setting before the run's first piece of work."""
     found = {node.name: _settings_class(node.definition) for node in context.job_def.nodes}
     specs = {name: settings for name, settings in found.items() if settings is not None}
@@ -83,7 +85,7 @@ def _settings_class(op: Any) -> type[BaseModel] | None:
 
 
 @contextmanager
-def _forwarded_logs(context: dg.AssetExecutionContext) -> Iterator[None]:
+def _forwarded_logs(context: StageContext) -> Iterator[None]:
     """Send what the stages log to Dagster, which shows it in the UI and on the console."""
     ours = logging.getLogger("mlops_assets")
     handler = _Forward(context.log)

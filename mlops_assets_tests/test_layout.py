@@ -25,6 +25,8 @@ HEAVY = (
     "pyarrow",
     "boto3",
     "huggingface_hub",
+    "pandas",
+    "rensa",
 )
 LINEAGE = {
     "raw_dataset": set(),

@@ -81,7 +81,7 @@ def write_data_docs(context: Any, directory: Path) -> None:
         text = _CLOCK.sub(_EPOCH.strftime("%Y%m%dT%H%M%S.%fZ"), text)
         text = text.replace("</head>", f"{_STYLE}</head>", 1)
         page.write_text(_UUID.sub(_numbered(), text), encoding="utf-8")
-    _write_index(directory)
+    _write_index(directory, [suite.name for suite in context.suites.all()])
 
 
 def _site(directory: str) -> dict[str, Any]:
@@ -97,10 +97,11 @@ def _site(directory: str) -> dict[str, Any]:
     }
 
 
-def _write_index(directory: Path) -> None:
+def _write_index(directory: Path, suites: list[str]) -> None:
     """GX's index fills itself by script from a server's library; links do without."""
     links = []
-    for page in sorted(directory.glob("validations/*/*/*/*.html"), reverse=True):
+    pages = directory.glob("validations/*/*/*/*.html")
+    for page in sorted(pages, key=lambda page: suites.index(page.parts[-4])):
         link, suite = page.relative_to(directory).as_posix(), page.parts[-4]
         outcome = "failed" if _FAILED in page.read_text(encoding="utf-8") else "succeeded"
         links.append(f'<li><a href="{link}">{suite}</a>: {outcome}</li>')

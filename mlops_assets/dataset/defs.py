@@ -11,7 +11,15 @@ import dagster as dg
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest
-from mlops_assets.dataset import expectations, formats, sources, splits, validation, versioning
+from mlops_assets.dataset import (
+    expectations,
+    formats,
+    leakage,
+    sources,
+    splits,
+    validation,
+    versioning,
+)
 from mlops_assets.dataset.records import FORMS
 from mlops_assets.home import Home
 from mlops_assets.privacy import excerpt
@@ -21,6 +29,7 @@ from mlops_assets.resources import Workspace
 
 OWNERS = ["team:ml-platform"]
 PREVIEW = 5  # rows shown on an asset's page
+SLICE_COLUMNS = ("slice", "value", "rows")
 MOST_LABELS = 12  # labels of one field shown in the label mix
 
 REASONS = FORMS | {
@@ -130,6 +139,29 @@ def dataset_splits(
     )
 
 
+@dg.asset_check(asset=dataset_splits, blocking=True)
+def no_leakage(
+    context: dg.AssetCheckExecutionContext, workspace: Workspace, dataset_splits: SplitsRef
+) -> dg.AssetCheckResult:
+    """Whether held-out rows are new to the model: no more of validation and test than tolerated
+    stands, word for word or nearly, in an earlier split. The limits are those of the op
+    `dataset_splits`. Near duplicates within a split are shown, not judged."""
+    with workspace.stage(context) as store:
+        found = leakage.report(store, dataset_splits)
+    verdict = leakage.judge(found, dataset_splits.artifact.summary["limits"])
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        description=verdict.reason,
+        metadata={
+            "splits": _table(
+                [{"split": name} | counts for name, counts in found["splits"].items()]
+            ),
+            "examples": _table(found["examples"]),
+            "similarity": found["similarity"],
+        },
+    )
+
+
 def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
     records = islice(formats.read(Path(ref.path), ref.format), 3)
     lines = "\n".join(excerpt(record.source.rstrip()) for record in records)
@@ -155,7 +187,7 @@ def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
     with (directory / validation.QUARANTINE).open(encoding="utf-8") as stream:
         examples = [json.loads(line) for line in islice(stream, PREVIEW)]
     rows = list(islice(read_rows(directory / validation.ROWS), PREVIEW))
-    picture = base64.b64encode((directory / validation.CLASS_BALANCE).read_bytes()).decode()
+    slices = ref.artifact.summary["slices"]
     docs = directory / validation.DATA_DOCS / "index.html"
     return {
         "rows_in": ref.rows_in,
@@ -167,10 +199,20 @@ def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
         "quarantine_file": dg.MetadataValue.path(directory / validation.QUARANTINE),
         "redacted_rows": dg.MetadataValue.json(dict(ref.artifact.summary["redacted_rows"])),
         "data_docs": dg.MetadataValue.url(docs.as_uri()),
-        "class_balance": dg.MetadataValue.md(f"![rows by label](data:image/png;base64,{picture})"),
+        "class_balance": dg.MetadataValue.md(_class_balance(directory)),
+        "contradicted_rows": ref.artifact.summary["contradicted"],
+        "slices": _table([dict(zip(SLICE_COLUMNS, found, strict=True)) for found in slices]),
         "preview": dg.MetadataValue.md(_preview(rows)),
         "from_store": ref.artifact.reused,
     }
+
+
+def _class_balance(directory: Path) -> str:
+    picture = directory / validation.CLASS_BALANCE
+    if not picture.is_file():
+        return "The answers are free text."
+    data = base64.b64encode(picture.read_bytes()).decode()
+    return f"![rows by label](data:image/png;base64,{data})"
 
 
 def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
@@ -184,35 +226,33 @@ def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
         }
         for name, rows in ref.rows.items()
     ]
-    parts = {name: list(read_rows(directory / f"{name}.jsonl")) for name in ref.rows}
+    train = islice(read_rows(directory / "train.jsonl"), PREVIEW)
     return {
         "rows": total,
         "splits": _table(sizes),
         **ref.versions.by_name(),
-        "label_mix": dg.MetadataValue.md(_label_mix(ref, parts)),
+        "label_mix": dg.MetadataValue.md(_label_mix(ref)),
         "labels": dg.MetadataValue.json({name: list(v) for name, v in ref.labels.items()}),
-        "preview": dg.MetadataValue.md(_preview(parts["train"][:PREVIEW])),
+        "preview": dg.MetadataValue.md(_preview(list(train))),
         "path": dg.MetadataValue.path(directory),
         "from_store": ref.artifact.reused,
     }
 
 
-def _label_mix(ref: SplitsRef, parts: Mapping[str, Sequence[Row]]) -> str:
+def _label_mix(ref: SplitsRef) -> str:
     """A table for each field: share of each label in each split, the most frequent first."""
-    counts = {name: validation.label_counts(rows, ref.labels) for name, rows in parts.items()}
+    counts = ref.artifact.summary["label_counts"]
     lines: list[str] = []
     for field, labels in ref.labels.items():
-        lines += [f"| {field} | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
-        ranked = sorted(labels, key=lambda label: -counts["train"][field][label])
+        lines += [f"| {field} | {' | '.join(ref.rows)} |", "|---" * (len(ref.rows) + 1) + "|"]
+        ranked = sorted(labels, key=lambda label: -counts["train"][field].get(label, 0))
         for label in ranked[:MOST_LABELS]:
-            shares = [
-                counts[name][field][label] / max(len(rows), 1) for name, rows in parts.items()
-            ]
+            shares = [counts[name][field].get(label, 0) / rows for name, rows in ref.rows.items()]
             lines.append(f"| {label} | {' | '.join(f'{share:.1%}' for share in shares)} |")
         if len(ranked) > MOST_LABELS:
-            lines.append(f"| *{len(ranked) - MOST_LABELS} more* |{' |' * len(parts)}")
+            lines.append(f"| *{len(ranked) - MOST_LABELS} more* |{' |' * len(ref.rows)}")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines) or "The answers are free text."
 
 
 def _preview(rows: Sequence[Row]) -> str:
@@ -255,5 +295,7 @@ def data_change_sensor(_context: dg.SensorEvaluationContext) -> dg.RunRequest | 
 
 
 defs = dg.Definitions(
-    assets=[raw_dataset, validated_dataset, dataset_splits], sensors=[data_change_sensor]
+    assets=[raw_dataset, validated_dataset, dataset_splits],
+    asset_checks=[no_leakage],
+    sensors=[data_change_sensor],
 )

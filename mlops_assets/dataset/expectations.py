@@ -1,35 +1,24 @@
-"""What the data must be like, as two Great Expectations suites.
+"""What the data must be like, as three Great Expectations suites.
 
-``rows`` judges every candidate by itself; ``dataset`` judges what passed as a whole, and finds
-duplicates. A row that an expectation with a ``reason`` names is set aside for that reason.
-An expectation that fails (more rows than tolerated, or the data as a whole) stops the lineage.
+``rows`` judges every candidate by itself, chunk by chunk; ``dataset`` judges what passed as a
+whole, and finds duplicates and contradictions; ``slices`` counts what is left of each slice.
+A row that an expectation with a ``reason`` names is set aside for that reason. An expectation
+that fails (more rows than tolerated, or the data as a whole) stops the lineage.
 """
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mlops_assets.dataset.datadocs import run_identifier
 from mlops_assets.dataset.records import SOUND
-from mlops_assets.dataset.sources import Candidate, normalised
+from mlops_assets.dataset.row_frame import COLUMNS, NOT_TEXT, Labels, label_column
 from mlops_assets.dataset.synthetic import LABELS
-from mlops_assets.privacy import DEFAULT_POLICY, DEFAULT_REGIONS, Detector, checked_policy, redact
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Labels = Mapping[str, tuple[str, ...]]
+from mlops_assets.privacy import DEFAULT_POLICY, DEFAULT_REGIONS, Detector, checked_policy
 
 TURN = "user( assistant( tool)+)* assistant"
 ROLES = rf"^(system )?{TURN}( {TURN})*$"
 BY_FORM = "form"  # the reason is the row's own form, one of records.FORMS
-PROMPT_COLUMNS = ("row", "file", "line", "form", "id", "group", "roles", "shortest", "longest")
-NOT_AN_ANSWER = "not a JSON object"
-SAMPLES = 10  # offending values shown in Data Docs; labels, roles and lengths, never texts
 
 
 class ValidationSpec(BaseModel):
@@ -39,9 +28,9 @@ class ValidationSpec(BaseModel):
 
     labels: dict[str, list[str]] = Field(
         default_factory=lambda: {name: list(values) for name, values in LABELS.items()},
-        min_length=1,
         description="Vocabulary of each field of the answer, fields in the order of the answer;"
-        " an empty list takes it from categories.json or from the data.",
+        " an empty list takes it from categories.json or from the data; no field at all: the"
+        " answers are free text.",
     )
     slices: list[str] = Field(
         default_factory=lambda: ["channel", "product", "language_style"],
@@ -60,12 +49,23 @@ class ValidationSpec(BaseModel):
     max_quarantined_share: float = Field(
         0.1, ge=0, le=1, description="Largest share of rows set aside, for all reasons together."
     )
+    min_rows_per_slice: int = Field(
+        1, ge=1, le=10**9, description="Fewest valid rows of each value of each slice."
+    )
+    max_contradictory_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest share of rows whose text stands elsewhere with another answer;"
+        " free-text answers are only counted.",
+    )
     max_imbalance: float = Field(
         0.5,
         ge=0,
         le=10,
         description="Largest KL divergence of a field's labels from all equally often, in nats.",
     )
+
     privacy: dict[str, str] = Field(
         default_factory=lambda: dict(DEFAULT_POLICY),
         description="What is done with each kind of personal data in a row: `redact` it, `flag`"
@@ -81,6 +81,13 @@ class ValidationSpec(BaseModel):
         " `location`; empty looks for neither.",
     )
 
+    @field_validator("labels")
+    @classmethod
+    def _fields_differ(cls, labels: dict[str, list[str]]) -> dict[str, list[str]]:
+        if len({name.casefold() for name in labels}) < len(labels):
+            raise ValueError("two fields differ in nothing but upper and lower case")
+        return labels
+
     @field_validator("privacy")
     @classmethod
     def _known(cls, policy: dict[str, str]) -> dict[str, str]:
@@ -91,102 +98,27 @@ class ValidationSpec(BaseModel):
         return Detector(self.privacy, self.ner_model, self.phone_regions)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What one suite found."""
+class WholeRule(NamedTuple):
+    """What the suite `dataset` asks of each row, and why a row that fails is set aside."""
 
-    failed: tuple[str, ...]
-    """The expectations that failed, each with what was observed."""
-    reasons: Mapping[int, str]
-    """Why a row is set aside, by its number; the first expectation that names it wins."""
+    column: str
+    good: int
+    reason: str
 
 
-def answer_object(candidate: Candidate) -> dict[str, Any] | None:
-    """The answer as a JSON object, or None."""
-    if not candidate.messages or candidate.messages[-1]["role"] != "assistant":
-        return None
-    try:
-        value = json.loads(candidate.messages[-1]["content"])
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def prompt_text(candidate: Candidate) -> str:
-    """Everything before the answer, as one text."""
-    return "\n".join(message["content"] for message in (candidate.messages or ())[:-1])
-
-
-def row_frame(candidates: Sequence[Candidate], labels: Labels) -> "pd.DataFrame":
-    """One line for each candidate, with what the suite ``rows`` looks at."""
-    import pandas as pd
-
-    return pd.DataFrame([_row_record(*item, labels) for item in enumerate(candidates)])
-
-
-def _row_record(number: int, candidate: Candidate, labels: Labels) -> dict[str, Any]:
-    messages = candidate.messages
-    # A turn that calls tools says nothing beside, and a tool may have nothing to report.
-    spoken = [
-        message
-        for message in (messages or ())[:-1]
-        if not message.get("tool_calls") and message["role"] != "tool"
-    ]
-    sizes = [len(message["content"].strip()) for message in spoken]
-    answer = answer_object(candidate)
-    has_answer = bool(messages) and messages is not None and messages[-1]["role"] == "assistant"
-    names = sorted(answer or ())
-    return {
-        "row": number,
-        "file": candidate.file,
-        "line": candidate.line,
-        "form": candidate.form,
-        "id": candidate.id,
-        "group": candidate.group,
-        "roles": " ".join(message["role"] for message in messages) if messages else None,
-        "shortest": min(sizes, default=None),
-        "longest": max(sizes, default=None),
-        "timestamp": candidate.timestamp,
-        "year": int(candidate.timestamp[:4]) if candidate.timestamp else None,
-        "answer": (",".join(names) if answer is not None else NOT_AN_ANSWER)
-        if has_answer
-        else None,
-    } | {_column(name): _label(answer, name) for name in labels}
-
-
-def dataset_frame(
-    candidates: Mapping[int, Candidate], labels: Labels, splits_pinned: bool
-) -> "pd.DataFrame":
-    """One line for each row that passed, with what the suite ``dataset`` looks at."""
-    import pandas as pd
-
-    train = [prompt_text(item) for item in candidates.values() if item.split == "train"]
-    folded = {text.casefold().strip() for text in train}
-    respaced = {normalised(text) for text in train}
-    ids: Counter[str] = Counter()
-    texts: Counter[tuple[str | None, str]] = Counter()
-    records = []
-    for number, candidate in candidates.items():
-        text, identity = prompt_text(candidate), str(candidate.id)
-        key = (candidate.split, normalised(text))
-        record: dict[str, Any] = {
-            "row": number,
-            "earlier_ids": ids[identity],
-            "earlier_texts": texts[key],
-        }
-        if splits_pinned:
-            tested = candidate.split == "test"
-            record["in_train"] = str(tested and text.casefold().strip() in folded)
-            record["in_train_respaced"] = str(tested and normalised(text) in respaced)
-        answer = answer_object(candidate)
-        records.append(record | {_column(name): _label(answer, name) for name in labels})
-        ids[identity] += 1
-        texts[key] += 1
-    return pd.DataFrame(records)
+WHOLE_RULES = (
+    WholeRule("earlier_ids", 0, "duplicate_id"),
+    WholeRule("in_train", 0, "also_in_train"),
+    WholeRule("in_train_respaced", 0, "also_in_train_but_for_spaces"),
+    WholeRule("earlier_texts", 0, "duplicate_text"),
+)
 
 
 def row_expectations(spec: ValidationSpec, labels: Labels) -> list[Any]:
-    """The suite ``rows``; the order decides which reason a row with two faults gets."""
+    """The suite ``rows``; the order decides which reason a row with two faults gets.
+
+    A field without a vocabulary takes any text: its vocabulary will be what is found.
+    """
     import great_expectations.expectations as gxe
 
     tolerated = {"mostly": 1 - spec.max_quarantined_share}
@@ -194,14 +126,25 @@ def row_expectations(spec: ValidationSpec, labels: Labels) -> list[Any]:
     def rule(kind: Any, column: str, reason: str, **settings: Any) -> Any:
         return kind(column=column, meta={"reason": reason}, **tolerated, **settings)
 
+    def label_rule(name: str, values: Sequence[str]) -> Any:
+        column = label_column(name)
+        if values:
+            return rule(in_set, column, "wrong_label", value_set=list(values))
+        unlike = gxe.ExpectColumnValuesToNotMatchRegex
+        return rule(unlike, column, "wrong_label", regex=f"{NOT_TEXT}$")
+
     not_null, in_set = gxe.ExpectColumnValuesToNotBeNull, gxe.ExpectColumnValuesToBeInSet
     between = gxe.ExpectColumnValuesToBeBetween
     years = {"min_value": spec.earliest_year, "max_value": spec.latest_year}
-    columns = [*PROMPT_COLUMNS, "timestamp", "year", "answer", *map(_column, labels)]
     timed = [
         rule(not_null, "timestamp", "bad_timestamp"),
         rule(between, "year", "bad_timestamp", **years),
     ]
+    answered = [
+        rule(in_set, "answer", "bad_answer", value_set=[",".join(sorted(labels))]),
+        *(label_rule(*item) for item in labels.items()),
+    ]
+    columns = [*COLUMNS, *(["answer"] if labels else []), *map(label_column, labels)]
     return [
         gxe.ExpectTableColumnsToMatchSet(column_set=columns, exact_match=True),
         rule(in_set, "form", BY_FORM, value_set=[SOUND]),
@@ -212,99 +155,48 @@ def row_expectations(spec: ValidationSpec, labels: Labels) -> list[Any]:
         rule(between, "shortest", "empty_text", min_value=1),
         rule(between, "longest", "oversize_text", max_value=spec.max_characters),
         *(timed if spec.require_timestamp else ()),
-        rule(in_set, "answer", "bad_answer", value_set=[",".join(sorted(labels))]),
-        *(
-            rule(in_set, _column(name), "wrong_label", value_set=list(values))
-            for name, values in labels.items()
-        ),
+        *(answered if labels else ()),
     ]
+
+
+def whole_rules(splits_pinned: bool) -> list[WholeRule]:
+    """The rules about each row that need all rows, in the suite's order."""
+    return [rule for rule in WHOLE_RULES if splits_pinned or not rule.column.startswith("in_train")]
 
 
 def dataset_expectations(spec: ValidationSpec, labels: Labels, splits_pinned: bool) -> list[Any]:
-    """The suite ``dataset``: duplicates, size, vocabulary coverage, class balance."""
+    """The suite ``dataset``: duplicates, contradictions, size, vocabulary coverage, balance."""
     import great_expectations.expectations as gxe
 
-    def none_of(column: str, reason: str, good: object) -> Any:
+    def none_of(column: str, good: int, tolerated: float, **meta: str) -> Any:
         return gxe.ExpectColumnValuesToBeInSet(
-            column=column,
-            value_set=[good],
-            mostly=1 - spec.max_quarantined_share,
-            meta={"reason": reason},
+            column=column, value_set=[good], mostly=1 - tolerated, meta=meta
         )
 
-    leaks = [
-        none_of("in_train", "also_in_train", "False"),
-        none_of("in_train_respaced", "also_in_train_but_for_spaces", "False"),
+    expectations = [
+        none_of(rule.column, rule.good, spec.max_quarantined_share, reason=rule.reason)
+        for rule in whole_rules(splits_pinned)
     ]
-    rules = [
-        none_of("earlier_ids", "duplicate_id", 0),
-        *(leaks if splits_pinned else []),
-        none_of("earlier_texts", "duplicate_text", 0),
-        gxe.ExpectTableRowCountToBeBetween(min_value=spec.min_rows),
-    ]
+    if labels:
+        expectations.append(none_of("contradicted", 0, spec.max_contradictory_share))
+    expectations.append(gxe.ExpectTableRowCountToBeBetween(min_value=spec.min_rows))
     for name, values in labels.items():
         even = {"values": list(values), "weights": [1 / len(values)] * len(values)}
-        rules += [
+        expectations += [
             gxe.ExpectColumnDistinctValuesToContainSet(
-                column=_column(name), value_set=list(values)
+                column=label_column(name), value_set=list(values)
             ),
             gxe.ExpectColumnKLDivergenceToBeLessThan(
-                column=_column(name), partition_object=even, threshold=spec.max_imbalance
+                column=label_column(name), partition_object=even, threshold=spec.max_imbalance
             ),
         ]
-    return rules
+    return expectations
 
 
-def run_suite(context: Any, name: str, frame: "pd.DataFrame", expectations: list[Any]) -> Verdict:
-    """Validate ``frame`` with real Great Expectations; the result goes into its Data Docs."""
-    import great_expectations as gx
+def slice_expectations(spec: ValidationSpec) -> list[Any]:
+    """The suite ``slices``: no value of a slice has too few rows."""
+    import great_expectations.expectations as gxe
 
-    suite = context.suites.add(gx.ExpectationSuite(name))
-    for order, expectation in enumerate(expectations):
-        expectation.meta = {**(expectation.meta or {}), "order": order}
-        suite.add_expectation(expectation)
-    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
-    definition = gx.ValidationDefinition(
-        name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite
-    )
-    result = context.validation_definitions.add(definition).run(
-        batch_parameters={"dataframe": frame},
-        result_format={
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": ["row"],
-            "partial_unexpected_count": SAMPLES,
-            "return_unexpected_index_query": False,
-        },
-        run_id=run_identifier(),
-    )
-    results = sorted(result.results, key=lambda item: item.expectation_config.meta["order"])
-    reasons: dict[int, str] = {}
-    for item in results:
-        reason = item.expectation_config.meta.get("reason")
-        for place in item.result.get("unexpected_index_list") or () if reason else ():
-            reasons.setdefault(int(place["row"]), place["form"] if reason == BY_FORM else reason)
-    failed = tuple(_describe(item) for item in results if not item.success)
-    return Verdict(failed, reasons)
-
-
-def _describe(item: Any) -> str:
-    config = item.expectation_config
-    words = "".join(part.capitalize() for part in config.type.split("_"))
-    column = config.kwargs.get("column")
-    seen = item.result.get("observed_value")
-    if (percent := item.result.get("unexpected_percent")) is not None:
-        seen = f"{item.result['unexpected_count']} rows, {percent:.1f}%"
-    error = (item.exception_info or {}).get("exception_message")
-    shown = error or f"observed {seen}"
-    return f"{words}({column}): {shown}" if column else f"{words}: {shown}"
-
-
-def _column(name: str) -> str:
-    return f"label_{name}"
-
-
-def _label(answer: Mapping[str, Any] | None, name: str) -> str | None:
-    if answer is None or name not in answer:
-        return None
-    value = answer[name]
-    return redact(value if isinstance(value, str) else f"{value!r}, not text")[0][:60]
+    return [
+        gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=spec.min_rows_per_slice),
+    ]

@@ -1,12 +1,19 @@
-"""Splits rows by a stable hash of their group, so that no row ever moves when data grows."""
+"""Splits rows by a stable hash of their group, so that no row ever moves when data grows.
+
+Rows are dealt line by line, as they stand; counting their groups takes eight bytes a row.
+"""
 
 import hashlib
+import logging
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import (
@@ -18,10 +25,14 @@ from mlops_assets.artifacts import (
     digest_json,
 )
 from mlops_assets.code_digest import code_digest
-from mlops_assets.dataset.sources import normalised
-from mlops_assets.refs import Row, SplitsRef, ValidatedRef, Versions, read_rows, write_jsonl
+from mlops_assets.progress import progress
+from mlops_assets.refs import Row, SplitsRef, ValidatedRef, Versions
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+LIMITS = ("near_duplicate_similarity", "max_exact_leaked_share", "max_near_leaked_share")
+BLOCK = 10_000  # rows between two reports of progress
 INSTRUCTING_ROLES = ("system", "developer")
 
 
@@ -42,6 +53,52 @@ class SplitSpec(BaseModel):
     salt: str = Field(
         "", description="Another value deals every group anew; keep it, or no result compares."
     )
+    near_duplicate_similarity: float = Field(
+        0.9,
+        ge=0.7,
+        le=1,
+        description="Jaccard similarity of two texts' word pairs from which they are near"
+        " duplicates.",
+    )
+    max_exact_leaked_share: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Largest share of a held-out split's rows whose text stands in an earlier"
+        " split, ignoring case and spacing.",
+    )
+    max_near_leaked_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Largest share of a held-out split's rows that nearly stand in an earlier"
+        " split.",
+    )
+
+
+class Part:
+    """What is known of a split while its rows are dealt."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        self.rows = 0
+        self.labels: dict[str, Counter[str]] = {name: Counter() for name in fields}
+        self._points = array("Q")  # a group's own number, which tells it from the others
+
+    def count(self, row: Row, salt: str) -> None:
+        """Take in a row of this split."""
+        self.rows += 1
+        self._points.append(_digest(row.group, salt))
+        if self.labels:
+            answer = orjson.loads(row.answer)
+            for name, counts in self.labels.items():
+                counts[answer[name]] += 1
+
+    @property
+    def groups(self) -> int:
+        """How many different groups its rows have."""
+        import numpy as np
+
+        return len(np.unique(np.frombuffer(self._points, dtype=np.uint64)))
 
 
 def split_of(row: Row, spec: SplitSpec) -> str:
@@ -60,10 +117,7 @@ def split_of(row: Row, spec: SplitSpec) -> str:
 
 
 def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> SplitsRef:
-    """Write the three split files.
-
-    Raises LineageError when a split is empty or a text stands in two of them.
-    """
+    """Write the three split files. Raises LineageError when a split is empty."""
     labels = [[name, list(values)] for name, values in validated.labels.items()]
     recipe = Recipe(
         "dataset_splits",
@@ -75,22 +129,53 @@ def split(store: ArtifactStore, validated: ValidatedRef, spec: SplitSpec) -> Spl
     )
 
     def produce(directory: Path) -> Mapping[str, Any]:
-        rows = read_rows(store.path(validated.artifact) / "rows.jsonl")
-        parts = divide(rows, spec)
-        counts = {name: write_jsonl(directory / f"{name}.jsonl", parts[name]) for name in SPLITS}
-        groups = {name: len({row.group for row in parts[name]}) for name in SPLITS}
-        versions = Versions(
-            validated.dataset,
-            prompts_digest(row for part in parts.values() for row in part),
-            digest_file(directory / "test.jsonl"),
-        )
-        return {"rows": counts, "groups": groups, "versions": asdict(versions)}
+        source = store.path(validated.artifact) / "rows.jsonl"
+        parts = {name: Part(validated.labels) for name in SPLITS}
+        prompts = prompts_digest(_watched(deal(source, directory, spec, parts), validated.rows))
+        versions = Versions(validated.dataset, prompts, digest_file(directory / "test.jsonl"))
+        return {
+            "rows": {name: part.rows for name, part in parts.items()},
+            "groups": {name: part.groups for name, part in parts.items()},
+            "label_counts": {name: part.labels for name, part in parts.items()},
+            "limits": spec.model_dump(include=set(LIMITS)),
+            "versions": asdict(versions),
+        }
 
     artifact = store.build(recipe, produce)
     counts = {name: artifact.summary["rows"][name] for name in SPLITS}
     settings = {**validated.settings, "dataset_splits": spec.model_dump(mode="json")}
     versions = Versions.of(artifact)
     return SplitsRef(artifact, versions, counts, dict(validated.labels), settings)
+
+
+def deal(
+    source: Path, directory: Path, spec: SplitSpec, parts: Mapping[str, Part]
+) -> Iterator[Row]:
+    """Write each line of ``source`` to its split's file, count it in ``parts``, and pass it on."""
+    with ExitStack() as files, source.open("rb") as lines:
+        streams = {
+            name: files.enter_context((directory / f"{name}.jsonl").open("wb")) for name in parts
+        }
+        for line in lines:
+            row = Row(**orjson.loads(line))
+            name = split_of(row, spec)
+            streams[name].write(line)
+            parts[name].count(row, spec.salt)
+            yield row
+    if empty := [name for name, part in parts.items() if not part.rows]:
+        raise LineageError(
+            f"The split {empty[0]} is empty ({sum(part.rows for part in parts.values())} rows in"
+            " all).",
+            "Give the dataset more groups, or that split a larger share (op dataset_splits).",
+        )
+
+
+def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    with progress(logger, "splitting", total) as advance:
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % BLOCK == 0:
+                advance(BLOCK, "")
 
 
 def prompts_digest(rows: Iterable[Row]) -> str:
@@ -114,29 +199,10 @@ def prompts_digest(rows: Iterable[Row]) -> str:
     return digest_json(sorted(prompts))
 
 
-def divide(rows: Iterable[Row], spec: SplitSpec) -> dict[str, list[Row]]:
-    """The rows of each split. Raises LineageError as ``split`` does."""
-    parts: dict[str, list[Row]] = {name: [] for name in SPLITS}
-    place: dict[str, str] = {}
-    for row in rows:
-        name = split_of(row, spec)
-        parts[name].append(row)
-        text = normalised("\n".join(message["content"] for message in row.prompt))
-        if place.setdefault(text, name) != name:
-            raise LineageError(
-                f"The text of row {row.id} stands in two splits, {place[text]} and {name}.",
-                "Its two rows have different groups: quarantine one of them in validated_dataset.",
-            )
-    sizes = Counter({name: len(part) for name, part in parts.items()})
-    if empty := [name for name in SPLITS if not sizes[name]]:
-        raise LineageError(
-            f"The split {empty[0]} is empty ({sum(sizes.values())} rows in all).",
-            "Give the dataset more groups, or that split a larger share (op dataset_splits).",
-        )
-    return parts
-
-
 def _point(group: str, salt: str) -> float:
     """Where the group falls in [0, 1): the first 8 bytes of SHA-256 as a fraction."""
-    digest = hashlib.sha256(f"{salt}\0{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return _digest(group, salt) / 2**64
+
+
+def _digest(group: str, salt: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{group}".encode()).digest()[:8], "big")

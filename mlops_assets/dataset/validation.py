@@ -1,47 +1,47 @@
 """Turns source data into rows fit to learn from, and says of every other line why it is not.
 
-The artifact holds ``rows.jsonl``, ``quarantine.jsonl``, ``class_balance.png`` and Great
-Expectations' Data Docs (``data_docs/index.html``). When the data is refused, the same files
-are left under ``MLOPS_HOME/reports`` for a person to open.
+The source is read once, in chunks: each chunk is judged by Great Expectations and what passes
+is written out at once, so memory does not grow with the data. What judging the whole takes is
+kept beside, in an SQLite file (``row_index``) that is gone when the artifact is done.
+
+The artifact holds ``rows.jsonl``, ``quarantine.jsonl``, ``class_balance.png`` (where answers
+have labels) and Great Expectations' Data Docs (``data_docs/index.html``). When the data is
+refused, the same files are left under ``MLOPS_HOME/reports`` for a person to open.
 """
 
-import json
 import logging
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, digest_file
 from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset import expectations, sources, versioning
 from mlops_assets.dataset.class_balance import draw_class_balance
 from mlops_assets.dataset.datadocs import quiet_context, write_data_docs
-from mlops_assets.dataset.expectations import Labels, ValidationSpec
+from mlops_assets.dataset.expectations import ValidationSpec
 from mlops_assets.dataset.records import hint
+from mlops_assets.dataset.row_frame import Answer, Labels, answer_object, row_frame
+from mlops_assets.dataset.row_index import QuarantinedLine, RowIndex
 from mlops_assets.dataset.sources import Candidate
+from mlops_assets.dataset.suites import ChunkedSuite, judge_table
 from mlops_assets.privacy import excerpt
-from mlops_assets.refs import RawDatasetRef, Row, ValidatedRef, write_jsonl
+from mlops_assets.progress import progress
+from mlops_assets.refs import Message, RawDatasetRef, Row, ValidatedRef, write_jsonl
 
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("great-expectations", "pandas", "matplotlib", "presidio-analyzer", "phonenumbers")
 ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
 CLASS_BALANCE = "class_balance.png"
-
-
-@dataclass(frozen=True)
-class QuarantinedLine:
-    """A line that was set aside."""
-
-    line: int
-    file: str
-    reason: str
-    excerpt: str
-    """Its beginning, personal data taken out."""
+SCRATCH = ".scratch"  # below the artifact while it is built
+MOST_SLICES = 200  # shown on the asset's page
+CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 32_000_000  # what is in memory at a time, at most
 
 
 def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> ValidatedRef:
@@ -83,78 +83,68 @@ def _produce(
             f"{raw.path} has changed since raw_dataset was materialised.",
             "Materialise raw_dataset again, then this.",
         )
-    found = list(
-        sources.candidates(
-            raw,
-            spec.group_field,
-            spec.slices,
-            answer_field=next(iter(spec.labels)),
-            detector=spec.detector(),
-        )
-    )
-    labels = vocabulary(raw, spec, found)
-    failed, reasons = _judge(directory / DATA_DOCS, found, spec, labels)
-    rows = [to_row(item, labels) for number, item in enumerate(found) if number not in reasons]
-    _write(directory, rows, list(_set_aside(found, reasons)), labels)
-    if problems := _problems(failed, found, reasons, spec.max_quarantined_share):
-        _refuse(directory, reports, raw, problems, hint(_by_reason(reasons)))
-    kept = [item for number, item in enumerate(found) if number not in reasons]
-    return _summary(directory, found, kept, reasons, labels)
+    given = given_labels(raw, spec)
+    scratch = directory / SCRATCH
+    scratch.mkdir()
+    with closing(RowIndex(scratch / "rows.sqlite", given)) as index, warnings.catch_warnings():
+        # GX and its dependencies announce their own deprecations when they are imported.
+        warnings.simplefilter("ignore")
+        context = quiet_context(str(directory / DATA_DOCS))
+        rows_in, failed = _judge_rows(context, raw, spec, given, index, scratch / ROWS)
+        index.judge(expectations.whole_rules(index.splits_pinned))
+        labels = {name: known or index.vocabulary(name) for name, known in given.items()}
+        failed += _judge_whole(context, spec, labels, index) if index.rows else ()
+        write_data_docs(context, directory / DATA_DOCS)
+        _settle(scratch / ROWS, directory / ROWS, index)
+        summary = _summary(rows_in, index, labels)
+        _publish(directory, index, labels)
+    shutil.rmtree(scratch)
+    if problems := _problems(failed, rows_in, summary["quarantined"], spec.max_quarantined_share):
+        _refuse(directory, reports, raw, problems, hint(summary["quarantined"]))
+    logger.info("validated: %d rows, %d quarantined", summary["rows"], rows_in - summary["rows"])
+    return summary | {"rows_sha256": digest_file(directory / ROWS)}
 
 
 def _problems(
-    failed: tuple[str, ...],
-    found: Sequence[Candidate],
-    reasons: Mapping[int, str],
-    tolerated: float,
+    failed: tuple[str, ...], rows_in: int, quarantined: Mapping[str, int], tolerated: float
 ) -> tuple[str, ...]:
     """Why the data as a whole is refused; nothing when it is accepted."""
-    share = len(reasons) / len(found)
-    if len(reasons) == len(found):
+    bad = sum(quarantined.values())
+    if bad == rows_in:
         failed = ("no row is valid", *failed)
-    if share > tolerated:
-        counts = ", ".join(f"{rows} {reason}" for reason, rows in _by_reason(reasons).items())
-        many = f"{len(reasons)} of {len(found)} rows ({share:.1%}) were quarantined ({counts})"
+    if rows_in and bad / rows_in > tolerated:
+        counts = ", ".join(f"{rows} {reason}" for reason, rows in quarantined.items())
+        many = f"{bad} of {rows_in} rows ({bad / rows_in:.1%}) were quarantined ({counts})"
         failed = (f"{many}, {tolerated:.1%} is the most allowed", *failed)
     return failed
 
 
-def vocabulary(raw: RawDatasetRef, spec: ValidationSpec, found: Sequence[Candidate]) -> Labels:
-    """The labels of each field: from the spec, else from categories.json, else from the data."""
-    listed = Path(raw.path) / "categories.json"
-    result: dict[str, tuple[str, ...]] = {}
-    for name, values in spec.labels.items():
-        if values:
-            result[name] = tuple(values)
-        elif raw.format == "labelled_csv" and listed.is_file():
-            result[name] = _categories(listed)
-        else:
-            seen = {(expectations.answer_object(item) or {}).get(name) for item in found}
-            result[name] = tuple(sorted(value for value in seen if isinstance(value, str)))
-    if unknown := [name for name, values in result.items() if not values]:
+def given_labels(raw: RawDatasetRef, spec: ValidationSpec) -> Labels:
+    """The labels of each field from the spec or from categories.json; none: from the data."""
+    if raw.format == "labelled_csv" and len(spec.labels) != 1:
         raise LineageError(
-            f"No answer in {raw.path} has the field `{unknown[0]}`.",
-            "Correct `labels` of the op validated_dataset, or the data.",
-        )
-    if raw.format == "labelled_csv" and len(result) != 1:
-        raise LineageError(
-            f"The answers in {raw.path} have one field, but `labels` names {len(result)}.",
+            f"The answers in {raw.path} have one field, but `labels` names {len(spec.labels)}.",
             "Set `labels` of the op validated_dataset to one field, such as `intent: []`.",
         )
-    return result
+    listed = Path(raw.path) / "categories.json"
+    from_list = raw.format == "labelled_csv" and listed.is_file()
+    return {
+        name: tuple(values) or (_categories(listed) if from_list else ())
+        for name, values in spec.labels.items()
+    }
 
 
-def to_row(candidate: Candidate, labels: Labels) -> Row:
+def to_row(candidate: Candidate, answer: Answer | None, labels: Labels) -> Row:
     """The row of a candidate that passed; the answer's fields in the order of ``labels``."""
-    answer = expectations.answer_object(candidate) or {}
-    ordered = {name: answer[name] for name in labels}
-    content = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
-    messages = candidate.messages or ()
+    messages: Sequence[Message] = candidate.messages or ()
+    if labels and answer is not None:
+        content = orjson.dumps({name: answer[name] for name in labels}).decode()
+        messages = (*messages[:-1], {"role": "assistant", "content": content})
     return Row(
         id=str(candidate.id),
         timestamp=candidate.timestamp or "",
         group=str(candidate.group),
-        messages=(*messages[:-1], {"role": "assistant", "content": content}),
+        messages=tuple(messages),
         slices=candidate.slices,
         split=candidate.split,
         rejected=candidate.rejected,
@@ -162,85 +152,131 @@ def to_row(candidate: Candidate, labels: Labels) -> Row:
     )
 
 
-def _judge(
-    docs: Path, found: Sequence[Candidate], spec: ValidationSpec, labels: Labels
-) -> tuple[tuple[str, ...], dict[int, str]]:
-    """Run both suites and write the Data Docs; what failed, and why rows are set aside."""
-    with warnings.catch_warnings():
-        # GX and its dependencies announce their own deprecations when they are imported.
-        warnings.simplefilter("ignore")
-        context = quiet_context(str(docs))
-        rows = expectations.run_suite(
-            context,
-            "rows",
-            expectations.row_frame(found, labels),
-            expectations.row_expectations(spec, labels),
-        )
-        passed = {number: item for number, item in enumerate(found) if number not in rows.reasons}
-        failed, reasons = rows.failed, dict(rows.reasons)
-        if passed:
-            pinned = any(item.split for item in found)
-            whole = expectations.run_suite(
-                context,
-                "dataset",
-                expectations.dataset_frame(passed, labels, pinned),
-                expectations.dataset_expectations(spec, labels, pinned),
-            )
-            failed, reasons = failed + whole.failed, reasons | dict(whole.reasons)
-        write_data_docs(context, docs)
-    return failed, reasons
+def chunks(found: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """``found`` in lists that are bounded in rows and in characters."""
+    chunk: list[Candidate] = []
+    characters = 0
+    for candidate in found:
+        chunk.append(candidate)
+        characters += len(candidate.source)
+        if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
-def _set_aside(found: Sequence[Candidate], reasons: Mapping[int, str]) -> Iterator[QuarantinedLine]:
-    for number in sorted(reasons):
-        item = found[number]
-        yield QuarantinedLine(item.line, item.file, reasons[number], _shown(item))
-
-
-def _shown(item: Candidate) -> str:
-    """What a person needs to see of a bad line: its turns, or the line itself."""
-    turns = [f"{message['role']}: {message['content']}" for message in item.messages or ()]
-    return excerpt(" | ".join(turns) or item.source)
-
-
-def _write(
-    directory: Path, rows: Sequence[Row], bad: Sequence[QuarantinedLine], labels: Labels
-) -> None:
-    write_jsonl(directory / ROWS, rows)
-    write_jsonl(directory / QUARANTINE, bad)
-    draw_class_balance(directory / CLASS_BALANCE, label_counts(rows, labels))
-
-
-def label_counts(rows: Sequence[Row], labels: Labels) -> dict[str, dict[str, int]]:
-    """How often each label occurs, by field; absent labels count 0."""
-    answers = [json.loads(row.answer) for row in rows]
-    counts = {name: Counter(answer[name] for answer in answers) for name in labels}
-    return {name: {value: counts[name][value] for value in labels[name]} for name in labels}
-
-
-def _summary(
-    directory: Path,
-    found: Sequence[Candidate],
-    kept: Sequence[Candidate],
-    reasons: Mapping[int, str],
+def _judge_rows(
+    context: Any,
+    raw: RawDatasetRef,
+    spec: ValidationSpec,
     labels: Labels,
-) -> dict[str, Any]:
-    redactions: Counter[str] = Counter()
-    for item in kept:
-        redactions.update(item.redactions.keys())
-    logger.info("validated: %d rows, %d quarantined", len(kept), len(reasons))
+    index: RowIndex,
+    passed: Path,
+) -> tuple[int, tuple[str, ...]]:
+    """Run the suite ``rows`` over the source, writing what passes; how many rows it has, and
+    what failed."""
+    suite = ChunkedSuite(context, "rows", expectations.row_expectations(spec, labels))
+    found = sources.candidates(
+        raw,
+        spec.group_field,
+        spec.slices,
+        answer_field=next(iter(labels), "answer"),
+        detector=spec.detector(),
+    )
+    first = 0
+    with (
+        passed.open("wb") as stream,
+        progress(logger, "validating (bytes)", sum(raw.files.values())) as advance,
+    ):
+        for chunk in chunks(found):
+            answers = [answer_object(item) for item in chunk]
+            reasons = suite.judge(row_frame(first, chunk, answers, labels))
+            good = [
+                row
+                for row in zip(range(first, first + len(chunk)), chunk, answers, strict=True)
+                if row[0] not in reasons
+            ]
+            stream.writelines(
+                orjson.dumps(to_row(item, answer, labels), option=orjson.OPT_APPEND_NEWLINE)
+                for _, item, answer in good
+            )
+            index.add(good)
+            index.set_aside(
+                (number, _set_aside(chunk[number - first], reason))
+                for number, reason in reasons.items()
+            )
+            first += len(chunk)
+            advance(sum(len(item.source) for item in chunk), f"{first} rows")
+    return first, suite.verdict()
+
+
+def _judge_whole(
+    context: Any, spec: ValidationSpec, labels: Labels, index: RowIndex
+) -> tuple[str, ...]:
+    """Run the suites about the data as a whole; what failed."""
+    whole = expectations.dataset_expectations(spec, labels, index.splits_pinned)
+    failed = judge_table(context, "dataset", index.path, "rows", whole)
+    if counts := index.slice_counts():
+        slices = expectations.slice_expectations(spec)
+        if judge_table(context, "slices", index.path, "slices", slices):
+            failed += tuple(
+                f"the slice {dimension}={value} has {rows} rows,"
+                f" {spec.min_rows_per_slice} is the fewest allowed"
+                for dimension, value, rows in counts
+                if rows < spec.min_rows_per_slice
+            )
+    return failed
+
+
+def _set_aside(item: Candidate, reason: str) -> QuarantinedLine:
+    """What a person needs to see of a bad line: its turns, or the line itself."""
+    shown = _turns(item.messages or ()) or item.source
+    return QuarantinedLine(item.line, item.file, reason, excerpt(shown))
+
+
+def _turns(messages: Iterable[Message]) -> str:
+    return " | ".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _settle(passed: Path, rows: Path, index: RowIndex) -> None:
+    """Write the rows that stay to ``rows``, and quarantine those the whole speaks against."""
+    with passed.open("rb") as source, rows.open("wb") as target:
+        bad: list[tuple[int, QuarantinedLine]] = []
+        for line, decision in zip(source, index.decisions(), strict=True):
+            if decision.reason is None:
+                target.write(line)
+                continue
+            shown = excerpt(_turns(orjson.loads(line)["messages"]))
+            bad.append(
+                (
+                    decision.row,
+                    QuarantinedLine(decision.line, decision.file, decision.reason, shown),
+                )
+            )
+            if len(bad) == CHUNK_ROWS:
+                index.set_aside(bad)
+                bad = []
+        index.set_aside(bad)
+
+
+def _publish(directory: Path, index: RowIndex, labels: Labels) -> None:
+    write_jsonl(directory / QUARANTINE, index.quarantined())
+    if labels:
+        draw_class_balance(directory / CLASS_BALANCE, index.label_counts(labels))
+
+
+def _summary(rows_in: int, index: RowIndex, labels: Labels) -> dict[str, Any]:
+    quarantined = index.by_reason()
     return {
-        "rows_in": len(found),
-        "rows": len(kept),
-        "quarantined": _by_reason(reasons),
-        "redacted_rows": dict(sorted(redactions.items())),
+        "rows_in": rows_in,
+        "rows": rows_in - sum(quarantined.values()),
+        "quarantined": quarantined,
+        "contradicted": index.contradicted,
+        "redacted_rows": index.redacted_rows(),
+        "slices": index.slice_counts()[:MOST_SLICES],
         "labels": [[name, list(values)] for name, values in labels.items()],
-        "rows_sha256": digest_file(directory / ROWS),
     }
-
-
-def _by_reason(reasons: Mapping[int, str]) -> dict[str, int]:
-    return dict(sorted(Counter(reasons.values()).items()))
 
 
 def _refuse(
@@ -258,7 +294,7 @@ def _refuse(
 
 def _categories(path: Path) -> tuple[str, ...]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = orjson.loads(path.read_bytes())
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError
     except ValueError as error:
