@@ -141,7 +141,8 @@ def _card_stretches(text: str, offset: int, run: str) -> Iterator[Span]:
             digits += text[group_start:end]
             if len(digits) > _CARD_DIGITS[-1]:
                 break
-            if _CARD_NETWORKS.fullmatch(digits) and passes_luhn(digits):
+            fits = len(digits) in _CARD_DIGITS and _CARD_NETWORKS.fullmatch(digits)
+            if fits and passes_luhn(digits):
                 yield start, end
 
 

@@ -11,11 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_assets import identifiers, recognizers
-from mlops_assets.artifacts import LineageError
-from mlops_assets.identifiers import Span, merged
+from mlops_assets.artifacts import LineageError, digest_json
+from mlops_assets.code_digest import code_digest
+from mlops_assets.identifiers import merged
 
 ENTITIES = {
     "secret": "keys and tokens of well-known services, JSON Web Tokens, private keys",
@@ -43,6 +44,7 @@ BLOCKED = "personal_data"
 
 EXCERPT = 240  # characters of a bad line that people are shown
 
+_MODULES = (identifiers.__name__, recognizers.__name__)
 _DIGIT = re.compile(r"\d")
 _CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -72,6 +74,14 @@ _SCREENS: Mapping[str, Callable[[str], object]] = {
     "person": bool,
     "location": bool,
 }
+
+
+class Hit(NamedTuple):
+    """A value that was found, ``text[start:end]``."""
+
+    start: int
+    end: int
+    entity: str
 
 
 def checked_policy(policy: Mapping[str, str]) -> dict[str, str]:
@@ -110,26 +120,28 @@ class Detector:
         if ner_model:
             _recognizers(self._regions, ner_model)  # refuse now what is not installed
 
+    def find(self, text: str) -> list[Hit]:
+        """What stands where, in the order of the text; no two overlap."""
+        hits: list[Hit] = []
+        rest, digits = text, _DIGIT.search(text)
+        for entity, screen in self._looked_for:
+            if (entity in _WITH_DIGITS and not digits) or not screen(rest):
+                continue
+            for start, end in merged(self._finder(entity)(rest)):
+                hits.append(Hit(start, end, entity))
+                rest = f"{rest[:start]}{chr(0) * (end - start)}{rest[end:]}"
+        return sorted(hits)
+
     def scan(self, text: str) -> tuple[str, Counter[str]]:
         """``text`` with ``[email]`` and the like in place of values, and how many of each.
 
         What is only flagged is counted and stays.
         """
-        found: Counter[str] = Counter()
-        hidden: list[tuple[Span, str]] = []
-        rest, digits = text, _DIGIT.search(text)
-        for entity, screen in self._looked_for:
-            if not (digits or entity not in _WITH_DIGITS) or not screen(rest):
-                continue
-            spans = merged(self._finder(entity)(rest))
-            for start, end in spans:
-                found[entity] += 1
-                rest = f"{rest[:start]}{chr(0) * (end - start)}{rest[end:]}"
+        hits = self.find(text)
+        for start, end, entity in reversed(hits):
             if self.policy[entity] != "flag":
-                hidden += [(span, entity) for span in spans]
-        for (start, end), entity in sorted(hidden, reverse=True):
-            text = f"{text[:start]}[{entity}]{text[end:]}"
-        return text, found
+                text = f"{text[:start]}[{entity}]{text[end:]}"
+        return text, Counter(hit.entity for hit in hits)
 
     def scan_json(self, value: Any, found: Counter[str]) -> Any:
         """A JSON value with every text, key and number in it scanned; adds to ``found``.
@@ -165,6 +177,12 @@ class Detector:
         clean, here = self.scan(text)
         found += here
         return clean
+
+    @property
+    def version(self) -> str:
+        """What decides what is found, beside the policy: our code and the language model."""
+        model = recognizers.model_version(self._ner_model) if self._ner_model else ""
+        return digest_json([*map(code_digest, (__name__, *_MODULES)), model])
 
     def blocks(self, found: Mapping[str, int]) -> bool:
         """Whether a row with these entities must be set aside."""

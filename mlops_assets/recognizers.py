@@ -5,6 +5,7 @@ the text; its engine would run them all, with a language model, on every text. N
 opens a connection: models are loaded when they are installed and never fetched.
 """
 
+import importlib.metadata
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import LineageError
+from mlops_assets.artifacts import LineageError, digest_file, digest_json
 from mlops_assets.identifiers import Span
 
 Finder = Callable[[str], Iterator[Span]]
@@ -179,18 +180,35 @@ def _phone_finder(regions: Sequence[str]) -> Finder:
     return find
 
 
+def model_version(model: str) -> str:
+    """What names the content of a spaCy model. Raises LineageError when it is not installed."""
+    folder = Path(model)
+    if (folder / "meta.json").is_file():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return digest_json([[str(path.relative_to(folder)), digest_file(path)] for path in files])
+    try:
+        return importlib.metadata.version(model)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise _no_model(model) from error
+
+
+def _no_model(model: str) -> LineageError:
+    return LineageError(
+        f"The spaCy model {model} is not installed.",
+        "Install it (nothing is downloaded here), or leave `ner_model` empty.",
+    )
+
+
 def _name_finder(model: str) -> Callable[[str, str], Iterator[Span]]:
-    import spacy
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
     from presidio_analyzer.predefined_recognizers import SpacyRecognizer
 
-    if not (spacy.util.is_package(model) or Path(model).is_dir()):
-        raise LineageError(
-            f"The spaCy model {model} is not installed.",
-            "Install it (nothing is downloaded here), or leave `ner_model` empty.",
-        )
+    model_version(model)  # Presidio would try to download what is not installed
     engine = SpacyNlpEngine(models=[{"lang_code": _LANGUAGE, "model_name": model}])
-    engine.load()
+    try:
+        engine.load()
+    except OSError as error:  # a package, but no model
+        raise _no_model(model) from error
     recogniser = SpacyRecognizer()
 
     @lru_cache(maxsize=1)  # people and places of one text are asked for one after the other

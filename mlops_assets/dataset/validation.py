@@ -54,9 +54,8 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
     # The order of the fields is the order in the answer, and JSON objects have none.
     settings |= {"labels": [list(item) for item in spec.labels.items()], "format": raw.format}
     settings |= {"mapping": dict(raw.mapping)}
-    recipe = Recipe(
-        "validated_dataset", {"dataset": raw.version}, settings, code_digest(__name__), LIBRARIES
-    )
+    inputs = {"dataset": raw.version, "detector": spec.detector().version}
+    recipe = Recipe("validated_dataset", inputs, settings, code_digest(__name__), LIBRARIES)
     reports = store.root.parent / "reports" / f"validation-{recipe.key[:12]}"
 
     def produce(directory: Path) -> Mapping[str, Any]:

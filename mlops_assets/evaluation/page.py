@@ -13,6 +13,7 @@ from typing import Any
 
 from mlops_assets.evaluation import gate, metrics, scoring
 from mlops_assets.evaluation.scoring import Scored
+from mlops_assets.privacy import redact
 from mlops_assets.refs import Row
 
 TEMPLATE = "report.html.jinja"
@@ -199,6 +200,8 @@ def _answer(reference: str, output: str) -> Answer:
 
 
 def _excerpt(text: str) -> str:
+    """The beginning; without personal data also where the policy leaves it in rows."""
+    text, _ = redact(text)
     return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
 
 
