@@ -47,6 +47,8 @@ EXCERPT = 240  # characters of a bad line that people are shown
 _MODULES = (identifiers.__name__, recognizers.__name__)
 _DIGIT = re.compile(r"\d")
 _CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
+# What a cut line may end with: too short to be known for what it is, long enough to tell.
+_TORN = re.compile(r"(?:[\w.+%'-]{1,64}@[\w.-]{0,255}|\d(?:[ .-]?\d){5,33})$")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _FINDERS: Mapping[str, recognizers.Finder] = {
     "secret": identifiers.find_secrets,
@@ -210,9 +212,11 @@ def redact(text: str) -> tuple[str, Counter[str]]:
 def excerpt(line: str) -> str:
     """The beginning of a bad line, fit to be shown: redacted first, then cut.
 
-    Escapes are read first, as JSON and URLs write them: ``\\u0040`` is an ``@``.
+    Escapes are read first, as JSON and URLs write them: ``\\u0040`` is an ``@``. Half an address
+    or number at the end of a torn line goes too.
     """
     shown, _ = redact(_ESCAPED.sub(_unescaped, line).replace("\\/", "/"))
+    shown = _TORN.sub("[torn]", shown)
     return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
 
 

@@ -17,16 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_assets import privacy
 from mlops_assets.artifacts import ArtifactStore, LineageError
-from mlops_assets.dataset import (
-    expectations,
-    leakage,
-    privacy,
-    sources,
-    splits,
-    validation,
-    versioning,
-)
+from mlops_assets.dataset import expectations, leakage, sources, splits, validation, versioning
 from mlops_assets.dataset.defs import defs as dataset_defs
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.dataset.faults import FAULTS, PERSONAL_DATA, card, email

@@ -27,6 +27,8 @@ HEAVY = (
     "huggingface_hub",
     "pandas",
     "rensa",
+    "presidio_analyzer",
+    "spacy",
 )
 LINEAGE = {
     "raw_dataset": set(),

@@ -119,6 +119,8 @@ def test_json_stays_json() -> None:
 def test_excerpts_read_escapes_and_obey_no_policy() -> None:
     shown = privacy.excerpt(r'{"a": "ann\u0040example.com", "u": "https:\/\/bob:pass1@h\/x"')
     assert shown == '{"a": "[email]", "u": "https://[credentials]@h/x"'
+    assert privacy.excerpt("write to ann.lee@exam") == "write to [torn]"
+    assert privacy.excerpt("my card is 4539 1488 03") == "my card is [torn]"
     assert len(privacy.excerpt("x" * 10_000)) == privacy.EXCERPT + 1
     assert privacy.pseudonym("T-1") == "T-1"
     assert privacy.pseudonym("+1 415-555-2671").startswith("anon-")
