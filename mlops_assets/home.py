@@ -36,6 +36,11 @@ class Home:
         return ArtifactStore(self.root / "artifacts")
 
     @property
+    def ceilings(self) -> Path:
+        """What this machine computes at best, measured once."""
+        return self.root / "compute_ceilings.json"
+
+    @property
     def ledger(self) -> Ledger:
         url = os.environ.get("MLOPS_LEDGER_URL") or f"sqlite:///{self.root / 'ledger.db'}"
         return Ledger(url)

@@ -17,6 +17,7 @@ import requests
 from pydantic import BaseModel, Field
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.cost import Rates
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.refs import Ref, dump_ref, load_ref
@@ -210,9 +211,30 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
             logger.error("the alert webhook did not take the message: %s", type(error).__name__)
 
 
+class Cost(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What time and power are assumed to be; they price a training and change nothing in it."""
+
+    price_per_hour: float = Field(
+        default=0.0, ge=0, le=10_000, description="Money for an hour of the machine."
+    )
+    currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="ISO 4217 code.")
+    watts: float = Field(
+        default=65.0,
+        gt=0,
+        le=100_000,
+        description="Power of the machine, used where no energy counter can be read.",
+    )
+
+    @property
+    def rates(self) -> Rates:
+        """For those who do not know Dagster."""
+        return Rates(self.price_per_hour, self.currency, self.watts)
+
+
 RESOURCES: dict[str, Any] = {
     "workspace": Workspace(),
     "tracking": Tracking(),
     "io_manager": RefIOManager(),
     "alerts": Alerts(),
+    "cost": Cost(),
 }

@@ -27,7 +27,8 @@ OTHER = {  # a value other than the default for every setting but method and ada
     "row_tokens": 64,
     "rows_per_step": 4,
     "accumulation": 2,
-    "gradient_checkpointing": True,
+    "gradient_checkpointing": "always",
+    "hub_kernels": True,
     "seed": 1,
 }
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}

@@ -13,7 +13,10 @@ VALIDATIONS = 5  # times that the validation loss is measured
 def training_arguments(
     spec: FinetuneSpec, passes: int, batch: int, scratch: Path
 ) -> dict[str, Any]:
-    """Keywords for the method's config: ``passes`` of ``batch`` sequences make one epoch."""
+    """Keywords for the method's config: ``passes`` of ``batch`` sequences make one epoch.
+
+    ``gradient_checkpointing: auto`` must have been decided by the memory plan before.
+    """
     import torch
 
     steps = spec.epochs * math.ceil(passes / spec.accumulation)
@@ -27,7 +30,8 @@ def training_arguments(
         "per_device_train_batch_size": batch,
         "per_device_eval_batch_size": batch,
         "gradient_accumulation_steps": spec.accumulation,
-        "gradient_checkpointing": spec.gradient_checkpointing,
+        "gradient_checkpointing": spec.gradient_checkpointing == "always",
+        "use_cpu": not torch.cuda.is_available(),  # else bf16 is refused on CPUs
         "bf16": uses_bf16(spec),
         "seed": spec.seed,
         "logging_steps": max(1, steps // LOG_POINTS),
@@ -49,6 +53,19 @@ def uses_bf16(spec: FinetuneSpec) -> bool:
     if spec.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return spec.precision == "bf16"
+
+
+def uses_flash_attention(spec: FinetuneSpec) -> bool:
+    """Whether attention goes row by row without a mask: in bf16, where the kernels are there.
+
+    They are the package `flash_attn`, or come from the hub if the spec allows that.
+    """
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if not torch.cuda.is_available() or not uses_bf16(spec):
+        return False
+    return bool(is_flash_attn_2_available(kernels_fallback_ok=spec.hub_kernels))
 
 
 def _spoilt_by_validation(spec: FinetuneSpec) -> bool:

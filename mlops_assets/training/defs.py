@@ -10,9 +10,10 @@ import dagster as dg
 from mlops_assets.artifacts import SHORT
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
-from mlops_assets.resources import Tracking, Workspace
+from mlops_assets.resources import Cost, Tracking, Workspace
 from mlops_assets.training import base_model as base_models
 from mlops_assets.training import finetune as finetuning
+from mlops_assets.training.run_tables import cost_table, memory_table
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 
 OWNERS = ["team:ml-platform"]
@@ -76,6 +77,7 @@ def lora_adapter(
     config: FinetuneConfig,
     workspace: Workspace,
     tracking: Tracking,
+    cost: Cost,
     dataset_splits: SplitsRef,
     base_model: BaseModelRef,
 ) -> dg.MaterializeResult[AdapterRef]:
@@ -93,6 +95,7 @@ def lora_adapter(
             config,
             attach=lambda: tracking.attach(context),
             dagster_run=context.run.run_id,
+            rates=cost.rates,
         )
         directory = store.path(ref.artifact)
     summary = ref.artifact.summary
@@ -104,6 +107,8 @@ def lora_adapter(
             "from_store": ref.artifact.reused,
             "loss_curve": dg.MetadataValue.md(f"![loss](data:image/png;base64,{picture})"),
             **{name: summary[name] for name in finetuning.FIGURES},
+            "cost": dg.MetadataValue.md(cost_table(summary, cost.rates)),
+            "memory": dg.MetadataValue.md(memory_table(summary)),
             **ref.versions.by_name(),
             "digest": ref.artifact.digest[:SHORT],
             "directory": dg.MetadataValue.path(str(directory)),

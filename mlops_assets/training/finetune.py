@@ -9,19 +9,26 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
 from mlops_assets.code_digest import code_digest
+from mlops_assets.cost import Rates, metered
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
+from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
+from mlops_assets.training.device import gpu_in_use
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.loss_curve import draw_loss_curve
+from mlops_assets.training.memory_plan import decide_checkpointing, plan_memory
 from mlops_assets.training.mlflow_log import log_result, log_settings
 from mlops_assets.training.origin import make_record
+from mlops_assets.training.peak_memory import measured_peak
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.threads import fitting_threads
@@ -34,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "lora_adapter"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+KERNELS = ("flash_attn", "kernels")  # used where they are installed
 FIGURES = (
     "train_loss",
     "validation_loss",
@@ -60,22 +68,25 @@ def finetune(
     attach: Attach,
     dagster_run: str,
     watch: Watch | None = None,
+    rates: Rates = Rates(),  # noqa: B008
 ) -> AdapterRef:
     """Train the adapter that ``spec`` asks for, or find it in the store.
 
-    Raises LineageError when training diverges or when no row fits, and whatever ``watch``
-    raises to end a training that is not worth its time.
+    ``rates`` put a price on the training in MLflow and change nothing else. Raises
+    LineageError when the training does not fit into memory, when it diverges or when no row
+    fits, and whatever ``watch`` raises to end a training that is not worth its time.
     """
 
     def produce(directory: Path) -> Mapping[str, Any]:
         threads = fitting_threads(base.parameters)
         with attach() as mlflow_run, quiet_libraries(), threads:
             experiment = log_settings(splits, base, spec)
-            summary = _train(store, splits, base, spec, directory, watch)
-            log_result(summary, directory / CURVE)
+            with metered(gpu_in_use()) as usage:
+                summary = _train(store, splits, base, spec, directory, watch)
+            log_result(summary | usage.priced(rates), directory / CURVE)
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
-        origin = make_record(splits, base, spec)
-        return summary | origin | runs | {"mlflow_experiment": experiment}
+        record = make_record(splits, base, spec) | {"usage": asdict(usage)}
+        return summary | record | runs | {"mlflow_experiment": experiment}
 
     artifact = store.build(adapter_recipe(splits, base, spec), produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
@@ -85,7 +96,8 @@ def finetune(
 def adapter_recipe(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> Recipe:
     """What decides an adapter's bytes."""
     inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
-    return Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES)
+    kernels = tuple(name for name in KERNELS if find_spec(name))
+    return Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES + kernels)
 
 
 def _train(
@@ -109,9 +121,12 @@ def _train(
         name: encode(tokenizer, _rows(store, splits, name), spec)
         for name in ("train", "validation")
     }
+    training = describe_training(base_path, spec, data["train"])
+    plan = plan_memory(training)
+    decided = decide_checkpointing(spec, plan)
     log = TrainingLog()
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = make_trainer(base_path, tokenizer, data, spec, Path(scratch))
+    with measured_peak(training.device.kind) as peak, tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(base_path, tokenizer, data, decided, Path(scratch))
         if watch is not None:
             trainer.add_callback(make_watcher(watch))
         _run(trainer, log)
@@ -119,7 +134,8 @@ def _train(
     (target / LOG).write_bytes(canonical_json(log.content()))
     draw_loss_curve(log, target / CURVE)
     left_out = data["train"].too_long + data["validation"].too_long
-    return _summary(trainer.model, log) | {"rows_too_long": left_out}
+    figures = _summary(trainer.model, log) | {"rows_too_long": left_out}
+    return figures | account(training, plan, log, peak)
 
 
 def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:

@@ -103,10 +103,7 @@ def _trainer_class(spec: FinetuneSpec, tokenizer: "PreTrainedTokenizerBase") -> 
             targets = inputs["labels"][:, 1:]
             scored = (targets != IGNORED).any(0).nonzero().flatten()
             targets = targets[:, scored].flatten()
-            fields = (
-                ("input_ids", "position_ids") if spec.packed else ("input_ids", "attention_mask")
-            )
-            given = {name: inputs[name] for name in fields}
+            given = {name: value for name, value in inputs.items() if name != "labels"}
             logits = model(**given, logits_to_keep=scored, use_cache=False).logits
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(),

@@ -20,7 +20,7 @@ READ_BY = {  # which source reads which settings; `source` itself is read by all
 LORA_FAMILY = ("lora", "rslora", "dora")
 """Adapters of low-rank matrices, which can be merged into the base's weights."""
 EVERY_TRAINING = {"method", "adapter", "precision", "epochs", "learning_rate", "warmup_share"}
-EVERY_TRAINING |= {"weight_decay", "accumulation", "seed"}
+EVERY_TRAINING |= {"weight_decay", "accumulation", "hub_kernels", "seed"}
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 READ_BY_METHOD = {
     "sft": {"word_dropout", "label_smoothing"},
@@ -185,10 +185,16 @@ class FinetuneSpec(BaseModel):
     accumulation: int = Field(
         1, ge=1, le=1024, description="Passes whose gradients are summed before a step."
     )
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: str = Field(
+        "auto",
+        pattern="^(auto|always|never)$",
+        description="All but `prefix`: recompute activations, for a third more work; `auto` does"
+        " so only where the memory plan would not fit otherwise.",
+    )
+    hub_kernels: bool = Field(
         False,
-        description="All but `prefix`: recompute activations to save memory, at a third of the"
-        " speed.",
+        description="On a GPU: layers and attention from the package `kernels`, which fetches"
+        " compiled code from the hub.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the adapter's weights and the order.")
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.training.adapters import adapter_config
-from mlops_assets.training.arguments import uses_bf16
+from mlops_assets.training.arguments import uses_bf16, uses_flash_attention
 from mlops_assets.training.encoding import Encoded
 from mlops_assets.training.preference import make_preference_trainer
 from mlops_assets.training.sft import make_sft_trainer
@@ -51,16 +52,30 @@ def load_base(base: Path, spec: FinetuneSpec) -> "PreTrainedModel":
     """The base model's weights, in 4 bits where the spec says so."""
     from transformers import AutoModelForCausalLM
 
-    # On a CPU sdpa is the attention that keeps packed rows apart; elsewhere too.
+    _require_kernels(spec)
+    # Both keep packed rows apart: flash attention by their lengths, sdpa by a mask that
+    # transformers builds from the positions.
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_weights_type(spec),
         quantization_config=_quantization(spec),
-        attn_implementation="sdpa",
+        attn_implementation="flash_attention_2" if uses_flash_attention(spec) else "sdpa",
+        use_kernels=spec.hub_kernels,
         local_files_only=True,
         trust_remote_code=False,
     )
     return model
+
+
+def _require_kernels(spec: FinetuneSpec) -> None:
+    import torch
+    from transformers.utils import is_kernels_available
+
+    if spec.hub_kernels and not (torch.cuda.is_available() and is_kernels_available()):
+        raise LineageError(
+            "lora_adapter's hub_kernels needs a GPU and the package kernels.",
+            "Install kernels beside the GPU, or set hub_kernels to false.",
+        )
 
 
 def _weights_type(spec: FinetuneSpec) -> Any:

@@ -1,0 +1,178 @@
+"""The memory plan: what it predicts, beside what a training takes, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.home import Home
+from mlops_assets.refs import BaseModelRef, SplitsRef
+from mlops_assets.training.arguments import uses_bf16
+from mlops_assets.training.base_model import provide
+from mlops_assets.training.compute_ceiling import find_ceiling
+from mlops_assets.training.device import Device, available_memory, find_device
+from mlops_assets.training.finetune import finetune
+from mlops_assets.training.memory_plan import Training, plan_memory
+from mlops_assets.training.model_shape import ModelShape, shape_of
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.training.threads import fitting_threads
+from mlops_assets.training.workload import Workload
+from mlops_assets_tests.allocations import Allocations
+from mlops_assets_tests.test_methods import _no_mlflow, _row, _splits
+
+GIB = 1024**3
+LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+LLAMA_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+LLAMA_1B = LLAMA_8B | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+ADAPTER_ONLY = {"rank": 16, "adapt_embeddings": False, "train_head": False}
+WORK = Workload(tokens=10**6, answers=10**5, squares=10**9, longest=2048)
+H100 = Device("cuda", "NVIDIA H100 80GB HBM3", 1, 78 * GIB)
+RTX_4090 = Device("cuda", "NVIDIA GeForce RTX 4090", 1, 23 * GIB)
+
+
+def _llama(settings: dict[str, int], *, tied: bool) -> ModelShape:
+    from transformers import LlamaConfig
+
+    return shape_of(LlamaConfig(**settings, tie_word_embeddings=tied))
+
+
+def _on(device: Device, **settings: object) -> Training:
+    spec = FinetuneSpec(**ADAPTER_ONLY | {"pack_tokens": 2048} | settings)
+    shape = _llama(LLAMA_8B, tied=False)
+    return Training(shape, spec, WORK, device, bf16=True, flash=True)
+
+
+# --- shapes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "tied", "parameters"),
+    # As the model cards of Llama 3.1 8B and Llama 3.2 1B give them.
+    [(LLAMA_8B, False, 8_030_261_248), (LLAMA_1B, True, 1_235_814_400)],
+)
+def test_a_configuration_tells_the_parameters(
+    settings: dict[str, int], tied: bool, parameters: int
+) -> None:
+    shape = _llama(settings, tied=tied)
+    assert shape.parameters == parameters
+    assert shape.lora(16, embeddings=False) == 16 * shape.linear_ends
+
+
+def test_lora_of_llama_8b_has_the_published_size() -> None:
+    # PEFT's print_trainable_parameters() for rank 16 on all linear layers: 41,943,040.
+    assert _llama(LLAMA_8B, tied=False).lora(16, embeddings=False) == 41_943_040
+
+
+@pytest.mark.parametrize(
+    ("settings", "gigabytes"),
+    [({}, 16.1), ({"quantization": "nf4"}, 5.8), ({"adapter": "full"}, 46.1)],
+)
+def test_weights_of_llama_8b(settings: dict[str, str], gigabytes: float) -> None:
+    spec = FinetuneSpec(**(settings if "adapter" in settings else ADAPTER_ONLY | settings))
+    parts = replace(_on(H100), spec=spec).parts(recompute=False)
+    assert parts["base weights"] / 1e9 == pytest.approx(gigabytes, abs=0.1)
+
+
+# --- decisions --------------------------------------------------------------------------
+
+
+def test_activations_are_recomputed_only_where_memory_asks_for_it() -> None:
+    assert not plan_memory(_on(H100)).checkpointing
+    small = plan_memory(_on(RTX_4090))
+    assert small.checkpointing
+    assert small.fits
+    assert plan_memory(_on(H100, gradient_checkpointing="always")).checkpointing
+
+
+def test_what_cannot_fit_is_refused_with_advice_that_fits() -> None:
+    with pytest.raises(LineageError, match="Training would need") as refused:
+        plan_memory(_on(RTX_4090, gradient_checkpointing="never", packs_per_step=2))
+    assert "gradient_checkpointing: auto" in refused.value.remedy
+    assert "RTX 4090 has 23.0 GiB free" in refused.value.problem
+    assert plan_memory(_on(RTX_4090, packs_per_step=2)).fits  # the advice is good
+
+
+def test_advice_names_what_to_combine_when_one_setting_is_not_enough() -> None:
+    tiny = replace(RTX_4090, available=4 * GIB)
+    with pytest.raises(LineageError) as refused:
+        plan_memory(_on(tiny))
+    assert refused.value.remedy.startswith("Combine lora_adapter's ")
+    assert "quantization: nf4" in refused.value.remedy
+    assert "smaller base model" in refused.value.remedy
+
+
+def test_a_mask_over_the_whole_pack_is_counted_without_flash_attention() -> None:
+    flash = _on(H100, packs_per_step=4)
+    masked = replace(flash, flash=False)
+    extra = masked.parts(False)["activations"] - flash.parts(False)["activations"]
+    assert extra == 32 * 8192**2 * 2  # layers, tokens of the row twice, bytes of bf16
+
+
+# --- what is free -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cached", "free"),
+    [("max", 9, 0, 8192), ("5000", 3000, 500, 2500), ("100000", 3000, 0, 8192), ("10", 99, 0, 0)],
+)
+def test_a_container_may_have_less_than_the_machine(
+    tmp_path: Path, limit: str, used: int, cached: int, free: int
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable: 8 kB\n")
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
+    assert available_memory(tmp_path / "meminfo", (tmp_path,)) == free
+
+
+# --- prediction beside measurement ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def splits(store: ArtifactStore) -> SplitsRef:
+    return _splits(store, [_row(number) for number in range(72)])
+
+
+@pytest.fixture(scope="module")
+def base(store: ArtifactStore, splits: SplitsRef) -> BaseModelRef:
+    shape = {"vocabulary": 400, "hidden_size": 128, "mlp_size": 320, "layers": 4, "heads": 4}
+    return provide(store, splits, BaseModelSpec(**shape))
+
+
+SMALL = {"epochs": 1, "pack_tokens": 256}
+LEAN = SMALL | {"rank": 8, "adapt_embeddings": False, "train_head": False}
+PAIRS = {"method": "dpo", "adapter": "full", "epochs": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(SMALL | {"label_smoothing": 0.1}, id="lora-embeddings-head"),
+        pytest.param(LEAN | {"precision": "bf16"}, id="lora-bf16"),
+        pytest.param(LEAN | {"gradient_checkpointing": "always"}, id="lora-recomputed"),
+        pytest.param(LEAN | {"quantization": "nf4"}, id="qlora"),
+        pytest.param(
+            LEAN | {"adapter": "dora", "pack_tokens": 128, "packs_per_step": 2}, id="dora"
+        ),
+        pytest.param({"adapter": "full", "epochs": 1, "pack_tokens": 64}, id="full-small-packs"),
+        pytest.param(SMALL | {"adapter": "full", "accumulation": 2}, id="full-accumulated"),
+        pytest.param(PAIRS, id="dpo-full"),
+    ],
+)
+def test_the_peak_is_predicted_within_a_quarter(
+    store: ArtifactStore, splits: SplitsRef, base: BaseModelRef, settings: dict[str, object]
+) -> None:
+    spec = FinetuneSpec(**settings)
+    with fitting_threads(base.parameters):  # measured beforehand: its matrices are large
+        find_ceiling(find_device(), uses_bf16(spec), Home.from_environment().ceilings)
+    with Allocations() as allocations:
+        ref = finetune(store, splits, base, spec, _no_mlflow, "run")
+    predicted = ref.artifact.summary["memory_planned"]
+    assert 0.9 * allocations.peak < predicted < 1.25 * allocations.peak
