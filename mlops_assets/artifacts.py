@@ -97,10 +97,15 @@ class FileEntry(NamedTuple):
 
 
 class ArtifactStore:
-    """Directories at ``root/kind/key``, each with a manifest; see the module's docstring."""
+    """Directories at ``root/kind/key``, each with a manifest; see the module's docstring.
 
-    def __init__(self, root: Path) -> None:
+    ``checkpoints/key`` is where a long build may keep what lets it go on after a crash. It is
+    deleted when the artifact is sealed.
+    """
+
+    def __init__(self, root: Path, checkpoints: Path | None = None) -> None:
         self.root = root
+        self.checkpoints = checkpoints or root / "checkpoints"
 
     def build(self, recipe: Recipe, produce: Callable[[Path], Mapping[str, Any]]) -> Artifact:
         """Return the artifact of ``recipe``, made by ``produce(directory)`` unless it exists.
@@ -109,18 +114,14 @@ class ArtifactStore:
         it raises; nothing of a failed build stays behind.
         """
         final = self.root / recipe.kind / recipe.key
-        if (final / MANIFEST).is_file():
+        reused = (final / MANIFEST).is_file()
+        if reused:
             logger.info("%s: unchanged, found in the artifact store", recipe.kind)
-            return self._read(final, reused=True)
-        building = final.with_name(f".{final.name[:SHORT]}-{uuid.uuid4().hex[:8]}")
-        building.mkdir(parents=True, mode=0o700)
-        try:
-            summary = dict(produce(building))
-            self._seal(building, recipe, summary)
-            self._publish(building, final)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        return self._read(final, reused=False)
+        else:
+            header = {"recipe": asdict(recipe)}
+            write_sealed(final, lambda path: header | {"summary": dict(produce(path))})
+        shutil.rmtree(self.checkpoints / recipe.key, ignore_errors=True)
+        return self._read(final, reused=reused)
 
     def path(self, artifact: Artifact) -> Path:
         """The artifact's directory, after every file was compared with the manifest.
@@ -133,14 +134,11 @@ class ArtifactStore:
                 f"The {artifact.kind} {artifact.key[:SHORT]} is not in the store {self.root}.",
                 "Materialise the asset that makes it again.",
             )
-        manifest = _load_manifest(directory)
-        expected = [FileEntry(**entry) for entry in manifest["files"]]
-        if (changed := _first_difference(directory, expected)) or (
-            _content_digest(expected) != artifact.digest
-        ):
+        fault = find_fault(directory)
+        if fault or _load_manifest(directory)["digest"] != artifact.digest:
             raise LineageError(
                 f"The {artifact.kind} {artifact.key[:SHORT]} was changed after it was built"
-                f" ({changed or MANIFEST}).",
+                f" ({fault or MANIFEST}).",
                 f"Delete {directory} and materialise the asset that makes it again.",
             )
         return directory
@@ -150,32 +148,75 @@ class ArtifactStore:
         directory = self.root / kind / key
         return self._read(directory, reused=True) if (directory / MANIFEST).is_file() else None
 
-    def _seal(self, building: Path, recipe: Recipe, summary: Mapping[str, Any]) -> None:
-        files = list(_entries(building))
-        manifest = {
-            "recipe": asdict(recipe),
-            "summary": summary,
-            "files": [entry._asdict() for entry in files],
-            "digest": _content_digest(files),
-        }
-        (building / MANIFEST).write_bytes(canonical_json(manifest))
-        for path in [*building.rglob("*"), building]:
-            _fsync(path)
-
-    def _publish(self, building: Path, final: Path) -> None:
-        try:
-            building.rename(final)
-        except OSError as error:
-            # Someone else finished the same recipe first: theirs is as good as ours.
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-        _fsync(final.parent)
-
     def _read(self, directory: Path, *, reused: bool) -> Artifact:
         manifest = _load_manifest(directory)
         return Artifact(
             directory.parent.name, directory.name, manifest["digest"], manifest["summary"], reused
         )
+
+
+def write_sealed(final: Path, produce: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Make ``final`` whole or not at all, whenever the process dies.
+
+    ``produce`` writes into a temporary sibling and returns what the manifest says besides the
+    files. The manifest is written last, then everything is fsynced and renamed.
+    """
+    building = final.with_name(f".{final.name[:SHORT]}-{uuid.uuid4().hex[:8]}")
+    building.mkdir(parents=True, mode=0o700)
+    try:
+        _seal(building, produce(building))
+        _publish(building, final)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def find_fault(directory: Path) -> str | None:
+    """Which file is not as the manifest says, and in what; None when all are as written."""
+    try:
+        manifest = _load_manifest(directory)
+        expected = {entry["path"]: FileEntry(**entry) for entry in manifest["files"]}
+        found = {entry.path: entry for entry in _entries(directory)}
+        if manifest["digest"] != _content_digest(expected.values()):
+            return f"{MANIFEST} is damaged"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    except LineageError as error:
+        return error.problem
+    names = sorted(expected.keys() | found.keys())
+    faults = (_difference(name, expected.get(name), found.get(name)) for name in names)
+    return next(filter(None, faults), None)
+
+
+def _difference(name: str, expected: FileEntry | None, found: FileEntry | None) -> str | None:
+    if found == expected:
+        return None
+    if found is None:
+        return f"{name} is missing"
+    if expected is None:
+        return f"{name} was added"
+    if found.size != expected.size:
+        return f"{name} has {found.size:,} bytes instead of {expected.size:,}"
+    return f"{name} has another SHA-256 than when it was written"
+
+
+def _seal(building: Path, header: Mapping[str, Any]) -> None:
+    files = list(_entries(building))
+    listed = {"files": [entry._asdict() for entry in files], "digest": _content_digest(files)}
+    (building / MANIFEST).write_bytes(canonical_json({**header, **listed}))
+    for path in [*building.rglob("*"), building]:
+        _fsync(path)
+
+
+def _publish(building: Path, final: Path) -> None:
+    try:
+        building.rename(final)
+    except OSError as error:
+        # Someone else finished the same recipe first: theirs is as good as ours.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    _fsync(final.parent)
 
 
 def _load_manifest(directory: Path) -> dict[str, Any]:
@@ -199,13 +240,6 @@ def _entries(directory: Path) -> Iterator[FileEntry]:
 
 def _content_digest(files: Iterable[FileEntry]) -> str:
     return digest_json([list(entry) for entry in files])
-
-
-def _first_difference(directory: Path, expected: list[FileEntry]) -> str | None:
-    found = list(_entries(directory))
-    if found == expected:
-        return None
-    return min(entry.path for entry in set(found) ^ set(expected))
 
 
 def _fsync(path: Path) -> None:

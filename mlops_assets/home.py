@@ -33,7 +33,7 @@ class Home:
 
     @property
     def store(self) -> ArtifactStore:
-        return ArtifactStore(self.root / "artifacts")
+        return ArtifactStore(self.root / "artifacts", self.root / "checkpoints")
 
     @property
     def ceilings(self) -> Path:
@@ -193,6 +193,9 @@ def _says_disk_full(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
+            return True
+        # safetensors writes in Rust, whose errors carry the number in their text.
+        if type(error).__name__ == "SafetensorError" and f"(os error {errno.ENOSPC})" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

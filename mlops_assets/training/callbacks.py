@@ -53,12 +53,23 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
     queue = MetricQueue()
 
     class Recorder(TrainerCallback):  # type: ignore[misc]
-        """The clock runs from the first step to the last, minus the validations."""
+        """The clock runs from the first step to the last, minus the validations.
 
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.clock = time.monotonic()
+        A resumed training goes on with the times and points of its first part.
+        """
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
+        def on_train_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+            self.clock = time.monotonic() - log.seconds
+            self.logged = log.tokens, log.seconds
+            for step in log.steps:
+                self._send_step(step)
+            for point in log.validations:
+                queue.add(point.step, {"validation_loss": point.loss})
+            advance(state.global_step, "")
+
+        def on_step_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+            log.last_step, log.tokens = state.global_step, int(state.num_input_tokens_seen)
+            log.seconds = time.monotonic() - self.clock
             advance(1, f"loss {log.steps[-1].loss:.3f}" if log.steps else "")
 
         def on_log(
@@ -73,21 +84,22 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
                 if margin is not None:
                     queue.add(step, {"validation_reward_margin": margin})
             elif "loss" in logs:
-                self._record_step(step, int(state.num_input_tokens_seen), logs)
+                self._record_step(step, logs)
 
-        def _record_step(self, step: int, tokens: int, logs: dict[str, float]) -> None:
+        def _record_step(self, step: int, logs: dict[str, float]) -> None:
             norm = logs.get("grad_norm", 0.0)
             point = Step(step, logs["epoch"], logs["loss"], logs["learning_rate"], norm)
-            now = time.monotonic() - self.clock
-            speed = (tokens - log.tokens) / max(now - log.seconds, 1e-9)
-            log.tokens, log.seconds = tokens, now
+            tokens, seconds = self.logged
+            speed = (log.tokens - tokens) / max(log.seconds - seconds, 1e-9)
+            self.logged = log.tokens, log.seconds
             log.add_step(point)
-            queue.add(step, {"loss": point.loss, "learning_rate": point.learning_rate})
+            self._send_step(point)
             queue.add(step, {"tokens_per_second": speed})
 
-        def on_train_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
-            log.last_step, log.tokens = state.global_step, int(state.num_input_tokens_seen)
-            log.seconds = time.monotonic() - self.clock
+        def _send_step(self, point: Step) -> None:
+            queue.add(point.step, {"loss": point.loss, "learning_rate": point.learning_rate})
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
             queue.send()
 
     return Recorder()

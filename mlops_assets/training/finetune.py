@@ -22,14 +22,17 @@ from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions
 from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
+from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.device import gpu_in_use
 from mlops_assets.training.encoding import encode
+from mlops_assets.training.interruption import noticed_interruption
 from mlops_assets.training.loss_curve import draw_loss_curve
 from mlops_assets.training.memory_plan import decide_checkpointing, plan_memory
 from mlops_assets.training.mlflow_log import log_result, log_settings
 from mlops_assets.training.origin import make_record
 from mlops_assets.training.peak_memory import measured_peak
 from mlops_assets.training.quiet import quiet_libraries
+from mlops_assets.training.resume import make_resumable
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.training_log import TrainingLog
@@ -72,7 +75,8 @@ def finetune(
 ) -> AdapterRef:
     """Train the adapter that ``spec`` asks for, or find it in the store.
 
-    ``rates`` put a price on the training in MLflow and change nothing else. Raises
+    A training whose process died goes on from its newest complete checkpoint, to the same
+    bytes. ``rates`` put a price on the training in MLflow and change nothing else. Raises
     LineageError when the training does not fit into memory, when it diverges or when no row
     fits, and whatever ``watch`` raises to end a training that is not worth its time.
     """
@@ -129,7 +133,8 @@ def _train(
         trainer = make_trainer(base_path, tokenizer, data, decided, Path(scratch))
         if watch is not None:
             trainer.add_callback(make_watcher(watch))
-        _run(trainer, log)
+        checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
+        _run(trainer, log, checkpoints, spec.checkpoint_seconds)
         save_weights(trainer.model, spec, base.name, target)
     (target / LOG).write_bytes(canonical_json(log.content()))
     draw_loss_curve(log, target / CURVE)
@@ -148,16 +153,17 @@ def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:
     return rows
 
 
-def _run(trainer: "Trainer", log: TrainingLog) -> None:
-    """Train, then validate once more if the last step was not validated."""
+def _run(trainer: "Trainer", log: TrainingLog, checkpoints: Checkpoints, every: float) -> None:
+    """Train from the newest checkpoint; validate again if the last step was not validated."""
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     passes = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
     steps = max(passes, 1) * int(trainer.args.num_train_epochs)
-    with progress(logger, "fine-tuning", steps) as advance:
+    with progress(logger, "fine-tuning", steps) as advance, noticed_interruption() as interruption:
         trainer.add_callback(make_recorder(log, advance))
-        trainer.train()
+        start = make_resumable(trainer, checkpoints, log, interruption, every)
+        trainer.train(resume_from_checkpoint=start)
         if not log.validations or log.validations[-1].step != log.last_step:
             trainer.evaluate()
 

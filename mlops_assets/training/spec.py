@@ -21,6 +21,7 @@ LORA_FAMILY = ("lora", "rslora", "dora")
 """Adapters of low-rank matrices, which can be merged into the base's weights."""
 EVERY_TRAINING = {"method", "adapter", "precision", "epochs", "learning_rate", "warmup_share"}
 EVERY_TRAINING |= {"weight_decay", "accumulation", "hub_kernels", "seed"}
+WITHOUT_EFFECT = {"checkpoint_seconds"}  # on the bytes: read, but not part of the recipe
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 READ_BY_METHOD = {
     "sft": {"word_dropout", "label_smoothing"},
@@ -197,10 +198,18 @@ class FinetuneSpec(BaseModel):
         " compiled code from the hub.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the adapter's weights and the order.")
+    checkpoint_seconds: float = Field(
+        15.0,
+        ge=0,
+        le=86400,
+        description="Seconds between checkpoints, or 100 times what the last took to write if that"
+        " is more; 0: after each step. What comes out does not depend on it.",
+    )
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "FinetuneSpec":
-        if ignored := _changed(self, FinetuneSpec.model_fields.keys() - self._names_read()):
+        unread = FinetuneSpec.model_fields.keys() - self._names_read() - WITHOUT_EFFECT
+        if ignored := _changed(self, unread):
             raise ValueError(
                 f"method {self.method!r} with adapter {self.adapter!r} does not read"
                 f" {', '.join(ignored)}"

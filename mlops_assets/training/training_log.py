@@ -5,7 +5,8 @@ the speed is kept beside it for the summary and MLflow.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlops_assets.artifacts import LineageError
@@ -70,6 +71,17 @@ class TrainingLog:
             "steps": [_rounded(vars(step)) for step in self.steps],
             "validation": [_rounded(vars(point)) for point in self.validations],
         }
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values, for a checkpoint."""
+        return asdict(self)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become the log that ``state`` was taken from: its times go on, too."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.steps = [Step(**step) for step in state["steps"]]
+        self.validations = [Validation(**point) for point in state["validations"]]
 
     def _require_finite(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
