@@ -5,6 +5,7 @@ event log, which the UI shows; a person at a terminal reads this instead.
 """
 
 import logging
+import os
 import re
 import sys
 import time
@@ -12,9 +13,13 @@ from types import TracebackType
 
 import click
 import dagster as dg
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.execution.plan.objects import ErrorSource
 
 from mlops_assets.artifacts import LineageError
 
+INTERRUPTED = os.EX_TEMPFAIL
+"""Exit code of a run that SIGTERM or Ctrl-C ended: 75, "try again" in sysexits.h."""
 INDENT = "    "
 PLAIN = logging.Formatter("%(message)s")
 
@@ -43,7 +48,12 @@ class ConsoleHandler(logging.Handler):
             seconds = time.monotonic() - self._started.get(step, time.monotonic())
             return click.style(f"{INDENT}done in {seconds:.1f} s", fg="green")
         if event.event_type_value == "STEP_FAILURE":
+            if event.step_failure_data.error_source == ErrorSource.INTERRUPT:
+                return click.style(f"{INDENT}interrupted", fg="yellow")
             return click.style(f"{INDENT}failed: {_reason(event)}", fg="red")
+        if event.event_type == dg.DagsterEventType.RUN_FAILURE and _was_interrupted(event):
+            exit_as_interrupted()
+            return click.style("interrupted: run the same command again to go on", fg="yellow")
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             return _check_line(event.event_specific_data)
         return None
@@ -56,6 +66,20 @@ class ConsoleHandler(logging.Handler):
             return None  # what did not run because of a failure that was named already
         colour = "yellow" if record.levelno >= logging.WARNING else None
         return click.style(f"{INDENT}{text}", fg=colour)
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    data = event.event_specific_data
+    unexpected = RunFailureReason.UNEXPECTED_TERMINATION
+    return isinstance(data, JobFailureData) and data.failure_reason == unexpected
+
+
+def exit_as_interrupted() -> None:
+    """Let the ``dagster`` command, which ends failed runs with 1, end with ``INTERRUPTED``.
+
+    It raises a ClickException in both cases, and does not let us choose which.
+    """
+    click.ClickException.exit_code = INTERRUPTED
 
 
 def _reason(event: dg.DagsterEvent) -> str:

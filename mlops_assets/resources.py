@@ -59,7 +59,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         except LineageError as error:
             fail_mlflow_run(home, context.run.run_id)
             raise dg.Failure(str(error), allow_retries=False) from error
-        except Exception:
+        except (Exception, dg.DagsterExecutionInterruptedError):
             fail_mlflow_run(home, context.run.run_id)
             raise
 

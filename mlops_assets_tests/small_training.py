@@ -1,0 +1,108 @@
+"""A training of a dozen steps with everything random in it, for tests that interrupt it."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.refs import BaseModelRef, Row, SplitsRef, Versions, write_jsonl
+from mlops_assets.training.base_model import provide
+from mlops_assets.training.callbacks import make_recorder
+from mlops_assets.training.finetune import finetune
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+
+QUEUES = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password"}
+BASE = BaseModelSpec(
+    vocabulary=400, hidden_size=32, mlp_size=64, layers=1, heads=1, pretrain_batch_tokens=256
+)
+SPEC = FinetuneSpec(
+    rank=4,
+    alpha=4,
+    dropout=0.1,
+    word_dropout=0.1,
+    label_smoothing=0.05,
+    epochs=3,
+    accumulation=2,
+    pack_tokens=192,
+    learning_rate=1e-2,
+    checkpoint_seconds=0,
+)
+STEPS = 12
+"""Optimiser steps of ``SPEC``: four in each epoch."""
+
+
+def make_inputs(store: ArtifactStore) -> tuple[SplitsRef, BaseModelRef]:
+    """Eighty rows and a base model, made in ``store`` or found there."""
+    rows = {"train": range(80), "validation": range(80, 100), "test": range(100, 110)}
+
+    def produce(directory: Path) -> dict[str, str]:
+        for name, numbers in rows.items():
+            write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
+        return {}
+
+    artifact = store.build(Recipe("dataset_splits", {}, {}, "1"), produce)
+    sizes = {name: len(numbers) for name, numbers in rows.items()}
+    splits = SplitsRef(artifact, Versions("d" * 32, "p" * 32, "e" * 32), sizes, {"queue": tuple(QUEUES)})
+    return splits, provide(store, splits, BASE)
+
+
+def train(root: Path, **settings: Any) -> Artifact:
+    """Train in the store at ``root``, or go on with what was begun there."""
+    store = ArtifactStore(root)
+    splits, base = make_inputs(store)
+    spec = FinetuneSpec(**(SPEC.model_dump(exclude_unset=True) | settings))
+    with patch("mlops_assets.training.arguments.LOG_POINTS", 3):  # the mean loss of four steps
+        return finetune(store, splits, base, spec, no_mlflow, "run").artifact
+
+
+def train_until_killed(root: Path, where: str, **settings: Any) -> None:
+    """Train in ``root`` and die of SIGKILL: at a step, or in the middle of a checkpoint."""
+    if where.isdigit():
+        with acting_at_step(int(where), die):
+            train(root, **settings)
+    with patch(f"mlops_assets.artifacts.{where}", side_effect=die):
+        train(root, **settings)
+
+
+@contextmanager
+def acting_at_step(step: int, act: Any) -> Iterator[None]:
+    """Call ``act`` when ``step`` ends, before its checkpoint."""
+
+    def make(*words: Any) -> Any:
+        recorder = make_recorder(*words)
+        record = recorder.on_step_end
+
+        def on_step_end(args: Any, state: Any, *rest: Any, **named: Any) -> None:
+            record(args, state, *rest, **named)
+            if state.global_step == step:
+                act()
+
+        recorder.on_step_end = on_step_end
+        return recorder
+
+    with patch("mlops_assets.training.finetune.make_recorder", make):
+        yield
+
+
+def die(*_: Any) -> None:
+    """As a process dies whose machine is taken away."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def no_mlflow() -> Iterator[str]:
+    """In the place of an MLflow run."""
+    yield "mlflow-run"
+
+
+def _row(number: int) -> Row:
+    queue = list(QUEUES)[number % 3]
+    text = f"Hello, {QUEUES[queue]} number {number % 17}!"
+    answer = json.dumps({"queue": queue}, separators=(",", ":"))
+    messages = ({"role": "user", "content": text}, {"role": "assistant", "content": answer})
+    return Row(f"r{number}", "", f"g{number}", messages, {})
