@@ -49,11 +49,11 @@ class ConsoleHandler(logging.Handler):
             return click.style(f"{INDENT}done in {seconds:.1f} s", fg="green")
         if event.event_type_value == "STEP_FAILURE":
             if event.step_failure_data.error_source == ErrorSource.INTERRUPT:
-                return click.style(f"{INDENT}interrupted", fg="yellow")
+                again = "interrupted: run the same command again to go on"
+                return click.style(f"{INDENT}{again}", fg="yellow")
             return click.style(f"{INDENT}failed: {_reason(event)}", fg="red")
         if event.event_type == dg.DagsterEventType.RUN_FAILURE and _was_interrupted(event):
             exit_as_interrupted()
-            return click.style("interrupted: run the same command again to go on", fg="yellow")
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             return _check_line(event.event_specific_data)
         return None

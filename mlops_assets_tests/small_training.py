@@ -32,6 +32,7 @@ SPEC = FinetuneSpec(
     learning_rate=1e-2,
     checkpoint_seconds=0,
 )
+LOG_POINTS = 3  # a point of the log is then the mean loss of four steps
 STEPS = 12
 """Optimiser steps of ``SPEC``: four in each epoch."""
 
@@ -47,7 +48,9 @@ def make_inputs(store: ArtifactStore) -> tuple[SplitsRef, BaseModelRef]:
 
     artifact = store.build(Recipe("dataset_splits", {}, {}, "1"), produce)
     sizes = {name: len(numbers) for name, numbers in rows.items()}
-    splits = SplitsRef(artifact, Versions("d" * 32, "p" * 32, "e" * 32), sizes, {"queue": tuple(QUEUES)})
+    splits = SplitsRef(
+        artifact, Versions("d" * 32, "p" * 32, "e" * 32), sizes, {"queue": tuple(QUEUES)}
+    )
     return splits, provide(store, splits, BASE)
 
 
@@ -56,7 +59,7 @@ def train(root: Path, **settings: Any) -> Artifact:
     store = ArtifactStore(root)
     splits, base = make_inputs(store)
     spec = FinetuneSpec(**(SPEC.model_dump(exclude_unset=True) | settings))
-    with patch("mlops_assets.training.arguments.LOG_POINTS", 3):  # the mean loss of four steps
+    with patch("mlops_assets.training.arguments.LOG_POINTS", LOG_POINTS):
         return finetune(store, splits, base, spec, no_mlflow, "run").artifact
 
 

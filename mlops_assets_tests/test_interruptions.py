@@ -5,19 +5,26 @@ import logging
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import dagster as dg
+import mlflow
 import pytest
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
-from mlops_assets.home import translate_disk_full
-from mlops_assets.training.checkpoints import KEPT, Checkpoints
+from mlops_assets.console import INTERRUPTED
+from mlops_assets.home import Home, translate_disk_full
+from mlops_assets.profiles import PROJECT
+from mlops_assets.refs import AdapterRef, dump_ref
+from mlops_assets.training.checkpoints import KEPT
+from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.small_training import (
     SPEC,
     STEPS,
@@ -28,6 +35,8 @@ from mlops_assets_tests.small_training import (
 )
 
 pytestmark = pytest.mark.slow
+
+TRAINING_JOB = "mlops_assets_tests.training_job"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,9 @@ def uninterrupted(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Art
 def processes() -> Any:
     """Starts processes by forking one that has imported the libraries: they take seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.sft_trainer", train.__module__])
+    libraries = ["trl.trainer.sft_trainer", "transformers.models.llama.modeling_llama"]
+    libraries += ["datasets", "mlflow", "peft"]
+    context.set_forkserver_preload([*libraries, train.__module__])
     return context
 
 
@@ -79,11 +90,8 @@ def saved_steps(root: Path) -> list[int]:
     ("deaths", "resumed"),
     [
         (["1"], None),  # before the first checkpoint
-        (["2", "4", "7"], 6),  # three times; the second ends an epoch, and the checkpoint of it
-        (["5"], 4),  # the first checkpoint in use is that of an epoch's end
-        ([str(STEPS)], STEPS - 1),
-        (["6", "_seal"], 5),  # the files are there, their manifest is not
-        (["6", "_publish"], 5),  # all is written, and not yet in its place
+        (["2", "5", "7"], 6),  # the second goes on from 1, the third from the end of an epoch
+        (["6", "_seal", "_publish"], 5),  # no manifest yet; all written, but not in its place
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -122,62 +130,13 @@ def begun(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def add_another(path: Path) -> None:
-    path.write_text("x")
-
-
-DAMAGES: list[tuple[Callable[[Path], object], str, str]] = [
-    (truncate, "weights.safetensors", r"weights.safetensors has [\d,]+ bytes instead of [\d,]+"),
-    (flip_a_bit, "weights.safetensors", "weights.safetensors has another SHA-256"),
-    (flip_a_bit, "optimizer.safetensors", "optimizer.safetensors has another SHA-256"),
-    (flip_a_bit, "state.json", "state.json has another SHA-256"),
-    (Path.unlink, "trainer_state.json", "trainer_state.json is missing"),
-    (Path.unlink, "manifest.json", "manifest.json is missing"),
-    (truncate, "manifest.json", "manifest.json is not valid JSON"),
-    (flip_a_bit, "manifest.json", "manifest.json is"),
-    (add_another, "optimizer.pt", "optimizer.pt was added"),
-]
-
-
-@pytest.mark.parametrize(("damage", "file", "reason"), DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over(
-    begun: Path,
-    tmp_path: Path,
-    damage: Callable[[Path], object],
-    file: str,
-    reason: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    (directory,) = ArtifactStore(begun).checkpoints.iterdir()
-    checkpoints = Checkpoints(Path(shutil.copytree(directory, tmp_path / "copy")))
-    older, newer = sorted(checkpoints.directory.iterdir())
-    assert checkpoints.newest_complete() == newer
-    damage(newer / file)
-    assert checkpoints.newest_complete() == older
-    (line,) = caplog.records
-    assert line.levelno == logging.WARNING
-    assert "CHECKPOINT SKIPPED" in line.message
-    assert str(newer) in line.message
-    assert line.message.count(file) >= 1
-    assert re.search(reason, line.message)
-
-
 def test_an_older_checkpoint_gives_the_same_bytes(
     begun: Path, tmp_path: Path, uninterrupted: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlops_assets")
     root = Path(shutil.copytree(begun, tmp_path / "artifacts"))
-    truncate(next(root.glob("checkpoints/*/step-*7/state.json")))
+    state = next(root.glob("checkpoints/*/step-*7/state.json"))
+    os.truncate(state, state.stat().st_size - 1)
     assert train(root).digest == uninterrupted.digest
     assert f"resuming at step 6 of {STEPS}" in caplog.text
 
@@ -225,22 +184,23 @@ def stopped_by_signals() -> Iterator[type[BaseException]]:
         assert signal.signal(number, handler) is stop, "the previous handler was not put back"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 5), (signal.SIGINT, STEPS)])
 def test_an_interrupted_training_saves_its_step(
     root: Path,
     uninterrupted: Artifact,
     stopped_by_signals: type[BaseException],
     number: signal.Signals,
+    step: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def interrupt() -> None:
         for _ in range(2):  # the second, as of a whole group of processes, changes nothing
             os.kill(os.getpid(), number)
 
-    with acting_at_step(5, interrupt), pytest.raises(stopped_by_signals):
+    with acting_at_step(step, interrupt), pytest.raises(stopped_by_signals):
         train(root, checkpoint_seconds=3600)
-    assert saved_steps(root) == [5]
-    assert f"step 5 of {STEPS} is saved, run the same command again" in caplog.text
+    assert saved_steps(root) == [step]
+    assert f"saved at step {step} of {STEPS}" in caplog.text
     assert train(root).digest == uninterrupted.digest
 
 
@@ -269,3 +229,56 @@ def test_times_of_the_parts_add_up(begun: Path, tmp_path: Path) -> None:
     artifact = train(root)
     assert artifact.summary["tokens"] > saved["tokens"] > 0
     assert artifact.summary["train_seconds"] >= round(saved["seconds"], 1) > 0
+
+
+def run_training_job(home: Path) -> "subprocess.Popen[str]":
+    """`dagster job execute` of a job that trains, with hashes in an order of its own."""
+    words = ["dagster", "job", "execute", "-m", TRAINING_JOB, "-j", "train"]
+    return subprocess.Popen(
+        [script(words[0]), *words[1:]],
+        cwd=PROJECT,
+        env=environment_for(home) | {"PYTHONHASHSEED": "7"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_job_that_is_taken_away_goes_on_when_it_is_run_again(
+    tracked_home: Home, inputs: Path, uninterrupted: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM, as spot machines send it: exit code 75, then the same command to the same bytes."""
+    home = tracked_home
+    monkeypatch.setenv("DAGSTER_HOME", str(home.root / "dagster"))
+    shutil.copytree(inputs, home.store.root)
+    for asset, ref in zip(("dataset_splits", "base_model"), make_inputs(home.store), strict=True):
+        home.write_ref(asset, "earlier-run", dump_ref(ref))
+
+    first = run_training_job(home.root)
+    while first.poll() is None and not any(home.store.checkpoints.glob("*/step-*")):
+        time.sleep(0.02)
+    first.terminate()
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == INTERRUPTED == 75, output
+    assert "saved at step" in output
+    assert "run the same command again to go on" in output
+    assert "Traceback" not in output
+    assert statuses(home) == (["FAILED"], ["FAILURE"])
+
+    second = run_training_job(home.root)
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    assert "resuming at step" in output
+    assert statuses(home) == (["FAILED", "FINISHED"], ["FAILURE", "SUCCESS"])
+    adapter = home.latest("lora_adapter")
+    assert isinstance(adapter, AdapterRef)
+    assert adapter.artifact.digest == uninterrupted.digest
+
+
+def statuses(home: Home) -> tuple[list[str], list[str]]:
+    """What MLflow and Dagster say of the runs in this home."""
+    client = mlflow.MlflowClient(home.mlflow_uri)
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    with dg.DagsterInstance.get() as instance:
+        runs = [run.status.value for run in instance.get_runs()]
+    return sorted(run.info.status for run in client.search_runs(experiments)), sorted(runs)

@@ -78,11 +78,7 @@ def _make_keeper(
 
         def on_save(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
             if interruption.received is not None:
-                logger.warning(
-                    "interrupted: step %d of %d is saved, run the same command again to go on",
-                    state.global_step,
-                    state.max_steps,
-                )
+                logger.warning("saved at step %d of %d", state.global_step, state.max_steps)
                 interruption.pass_on()
             now = time.monotonic()
             longer = (now - self.asked) / LARGEST_SHARE if seconds else 0.0
