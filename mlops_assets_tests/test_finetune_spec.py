@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.training.spec import FinetuneSpec
+from mlops_assets.training.spec import WITHOUT_EFFECT, FinetuneSpec
 
 LOW_RANK = {"rank", "alpha", "dropout", "adapt_embeddings", "train_head"}
 OTHER = {  # a value other than the default for every setting but method and adapter
@@ -56,15 +56,20 @@ def test_a_setting_is_read_or_refused(method: str, adapter: str, name: str) -> N
 
 
 def test_every_setting_is_known_to_the_table() -> None:
-    assert {"method", "adapter", *OTHER} == set(FinetuneSpec.model_fields)
+    assert {"method", "adapter", *OTHER, *WITHOUT_EFFECT} == set(FinetuneSpec.model_fields)
 
 
 @pytest.mark.parametrize(("method", "adapter"), UNREAD)
 def test_what_is_not_read_is_not_part_of_the_recipe(method: str, adapter: str) -> None:
     read = FinetuneSpec(method=method, adapter=adapter).read()
-    assert set(FinetuneSpec.model_fields) - set(read) == UNREAD[method, adapter]
+    assert set(FinetuneSpec.model_fields) - set(read) == UNREAD[method, adapter] | WITHOUT_EFFECT
 
 
 def test_kto_needs_rows_to_compare() -> None:
     with pytest.raises(ValidationError, match="rows_per_step must be 2 or more"):
         FinetuneSpec(method="kto", rows_per_step=1)
+
+
+def test_how_often_it_is_saved_is_a_setting_of_every_training_and_of_no_recipe() -> None:
+    spec = FinetuneSpec(method="dpo", adapter="full", checkpoint_seconds=60)
+    assert "checkpoint_seconds" not in spec.read()

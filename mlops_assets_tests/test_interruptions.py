@@ -26,7 +26,6 @@ from mlops_assets.refs import AdapterRef, dump_ref
 from mlops_assets.training.checkpoints import KEPT
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.small_training import (
-    SPEC,
     STEPS,
     acting_at_step,
     make_inputs,
@@ -162,10 +161,6 @@ def test_other_work_in_the_process_changes_nothing(root: Path, uninterrupted: Ar
     torch.manual_seed(3)
     torch.nn.Linear(3, 3)
     assert train(root).digest == uninterrupted.digest
-
-
-def test_what_checkpoints_cost_is_no_part_of_the_recipe() -> None:
-    assert "checkpoint_seconds" not in SPEC.read()
 
 
 @pytest.fixture
