@@ -20,6 +20,7 @@ from mlops_assets.training.encoding import IGNORED, encode
 from mlops_assets.training.finetune import CURVE, LOG, finetune
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.training.template_fidelity import TRAINED_ON
 from mlops_assets.training.tokenizer import train_tokenizer
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
 from mlops_assets_tests.conftest import VERSIONS
@@ -335,7 +336,7 @@ def trained(store: ArtifactStore, splits: SplitsRef, base: BaseModelRef) -> obje
     return finetune(store, splits, base, FinetuneSpec(**FAST), _no_mlflow, "dagster-run")
 
 
-def test_adapter_holds_its_four_files_and_no_machine_path(
+def test_adapter_holds_its_five_files_and_no_machine_path(
     store: ArtifactStore, base: BaseModelRef, trained: object
 ) -> None:
     directory = store.path(trained.artifact)  # type: ignore[attr-defined]
@@ -344,6 +345,7 @@ def test_adapter_holds_its_four_files_and_no_machine_path(
         CONFIG,
         LOG,
         CURVE,
+        TRAINED_ON,
         "manifest.json",
     }
     config = json.loads((directory / CONFIG).read_text())

@@ -21,6 +21,7 @@ from mlops_assets.evaluation.model_loading import LoadedModel, fitting_threads, 
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row, write_jsonl
+from mlops_assets.template_messages import template_messages
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def _until_end(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
 def _tokenize(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:
     texts = [
         loaded.tokenizer.apply_chat_template(
-            [dict(message) for message in row.prompt],
+            template_messages(row.prompt),
             tools=[dict(tool) for tool in row.tools] or None,
             tokenize=False,
             add_generation_prompt=True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.artifacts import SHORT
+from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
 from mlops_assets.resources import Cost, Tracking, Workspace
@@ -15,8 +15,10 @@ from mlops_assets.training import base_model as base_models
 from mlops_assets.training import finetune as finetuning
 from mlops_assets.training.run_tables import cost_table, memory_table
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.training.template_fidelity import check_fidelity
 
 OWNERS = ["team:ml-platform"]
+SHOWN = 20  # rows that a failed check lists
 MLFLOW_UI = "http://127.0.0.1:5000"  # where `make dev` starts it
 
 
@@ -119,6 +121,28 @@ def lora_adapter(
     )
 
 
+@dg.asset_check(
+    asset=lora_adapter,
+    blocking=True,
+    additional_ins={"dataset_splits": dg.AssetIn("dataset_splits")},
+)
+def template_fidelity(
+    workspace: Workspace, lora_adapter: AdapterRef, dataset_splits: SplitsRef
+) -> dg.AssetCheckResult:
+    """Whether the tokens trained on are those that servers render for the same conversations,
+    and whether the end of a turn was learnt; rows of every shape of conversation."""
+    try:
+        found = check_fidelity(workspace.home.store, dataset_splits, lora_adapter)
+    except LineageError as error:
+        return dg.AssetCheckResult(passed=False, description=f"No verdict: {error}")
+    wrong = [dg.TableRecord(vars(mismatch)) for mismatch in found.mismatches[:SHOWN]]
+    return dg.AssetCheckResult(
+        passed=found.passed,
+        description=str(found),
+        metadata={"rows": found.rows} | ({"wrong": dg.MetadataValue.table(wrong)} if wrong else {}),
+    )
+
+
 def _pretraining(summary: Mapping[str, Any]) -> dict[str, Any]:
     figures = ("pretraining_loss", "pretraining_tokens", "tokens_per_second", "seconds")
     return {name: summary[name] for name in (*figures, "revision") if name in summary}
@@ -131,4 +155,4 @@ def _mlflow_link(ref: AdapterRef) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.url(f"{page}/#/experiments/{experiment}/runs/{ref.mlflow_run}")
 
 
-defs = dg.Definitions(assets=[base_model, lora_adapter])
+defs = dg.Definitions(assets=[base_model, lora_adapter], asset_checks=[template_fidelity])

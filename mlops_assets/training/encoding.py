@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.refs import Message, Row
+from mlops_assets.template_messages import template_messages
 from mlops_assets.training.spec import FinetuneSpec
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ IGNORED = -100  # the label of a token without loss, in transformers' and TRL's 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its answer as token ids, and the worse answer where there is one."""
+    """A row's prompt and answer as token ids, and the worse answer where there is one."""
 
+    row: str
     prompt: list[int]
     chosen: list[int]
     rejected: list[int] | None = None
@@ -107,13 +109,16 @@ def _examples(
     prompts = render(tokenizer, rows, [row.prompt for row in rows], generation=True)
     chosen = _answers(tokenizer, rows, prompts, [row.messages[-1] for row in rows])
     if not preferences:
-        return [Example(*pair) for pair in zip(prompts, chosen, strict=True)]
+        return [
+            Example(row.id, prompt, answer)
+            for row, prompt, answer in zip(rows, prompts, chosen, strict=True)
+        ]
     pairs = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True) if row.rejected]
     worse = [row.rejected for row, _ in pairs if row.rejected]
     answers = _answers(tokenizer, [row for row, _ in pairs], [ids for _, ids in pairs], worse)
     rejected = iter(answers)
     return [
-        Example(prompt, better, next(rejected) if row.rejected else None)
+        Example(row.id, prompt, better, next(rejected) if row.rejected else None)
         for row, prompt, better in zip(rows, prompts, chosen, strict=True)
     ]
 
@@ -146,7 +151,7 @@ def render(
     """Token ids of ``chats``, which are conversations of ``rows`` with the rows' functions."""
     texts = [
         tokenizer.apply_chat_template(
-            [dict(message) for message in chat],
+            template_messages(chat),
             tools=[dict(tool) for tool in row.tools] or None,
             add_generation_prompt=generation,
             tokenize=False,

@@ -34,6 +34,7 @@ from mlops_assets.training.peak_memory import measured_peak
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.resume import make_resumable
 from mlops_assets.training.spec import FinetuneSpec
+from mlops_assets.training.template_fidelity import TRAINED_ON, record_trained
 from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.training_log import TrainingLog
 
@@ -121,10 +122,8 @@ def _train(
     torch.set_flush_denormal(True)  # denormals of dying activations cost half the speed
     base_path = store.path(base.artifact)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
-    data = {
-        name: encode(tokenizer, _rows(store, splits, name), spec)
-        for name in ("train", "validation")
-    }
+    rows = {name: _rows(store, splits, name) for name in ("train", "validation")}
+    data = {name: encode(tokenizer, these, spec) for name, these in rows.items()}
     training = describe_training(base_path, spec, data["train"])
     plan = plan_memory(training)
     decided = decide_checkpointing(spec, plan)
@@ -136,6 +135,7 @@ def _train(
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
         _run(trainer, log, checkpoints, spec.checkpoint_seconds)
         save_weights(trainer.model, spec, base.name, target)
+    record_trained(rows["train"], data["train"], target / TRAINED_ON)
     (target / LOG).write_bytes(canonical_json(log.content()))
     draw_loss_curve(log, target / CURVE)
     left_out = data["train"].too_long + data["validation"].too_long
