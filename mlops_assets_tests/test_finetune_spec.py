@@ -1,5 +1,7 @@
 """The settings of a fine-tuning: each is read by the chosen method and adapter, or refused."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -57,6 +59,12 @@ def test_a_setting_is_read_or_refused(method: str, adapter: str, name: str) -> N
 
 def test_every_setting_is_known_to_the_table() -> None:
     assert {"method", "adapter", *OTHER, *WITHOUT_EFFECT} == set(FinetuneSpec.model_fields)
+
+
+@pytest.mark.parametrize("name", FinetuneSpec.model_fields)
+def test_every_setting_is_documented(name: str) -> None:
+    page = Path(__file__).parents[1] / "docs" / "training.md"
+    assert f"`{name}" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("method", "adapter"), UNREAD)

@@ -1,4 +1,4 @@
-"""The assets of the stage `training`: the base model and its LoRA adapter."""
+"""The assets of the stage `training`: the base model, and what it is tuned to."""
 
 import base64
 import os
@@ -83,11 +83,11 @@ def lora_adapter(
     dataset_splits: SplitsRef,
     base_model: BaseModelRef,
 ) -> dg.MaterializeResult[AdapterRef]:
-    """The LoRA adapter that teaches the base model the task: TRL's `SFTTrainer` over packed
-    conversations, loss on the answers only, everything seeded. Settings, losses by step,
-    tokens per second and the loss curve go to MLflow. The same inputs and settings are found
-    in the artifact store instead of being trained again; the MLflow run shown is then the
-    one that trained them.
+    """What teaches the base model the task: an adapter, or all its weights anew. TRL trains it
+    by SFT, DPO, ORPO or KTO, loss on the answers only, everything seeded. Settings, losses by
+    step, tokens per second and the loss curve go to MLflow. The same inputs and settings are
+    found in the artifact store instead of being trained again; the MLflow run shown is then
+    the one that trained them.
     """
     with workspace.stage(context) as store:
         ref = finetuning.finetune(
@@ -108,7 +108,7 @@ def lora_adapter(
         metadata={
             "from_store": ref.artifact.reused,
             "loss_curve": dg.MetadataValue.md(f"![loss](data:image/png;base64,{picture})"),
-            **{name: summary[name] for name in finetuning.FIGURES},
+            **{name: summary[name] for name in finetuning.FIGURES if name in summary},
             "cost": dg.MetadataValue.md(cost_table(summary, cost.rates)),
             "memory": dg.MetadataValue.md(memory_table(summary)),
             **ref.versions.by_name(),

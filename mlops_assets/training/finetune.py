@@ -49,6 +49,7 @@ KERNELS = ("flash_attn", "kernels")  # used where they are installed
 FIGURES = (
     "train_loss",
     "validation_loss",
+    "reward_margin",
     "steps",
     "tokens",
     "tokens_per_second",
@@ -57,7 +58,7 @@ FIGURES = (
     "trainable_share",
     "rows_too_long",
 )
-"""Names of the summary's figures that people are shown."""
+"""Names of the summary's figures that people are shown, where the method has them."""
 LOG, CURVE = "training_log.json", "loss.png"
 
 Attach = Callable[[], AbstractContextManager[str]]
