@@ -1,9 +1,10 @@
-"""The ``mlops`` command: the state of the lineage, and the development servers."""
+"""The ``mlops`` command: data in, the state of the lineage, and the development servers."""
 
 import json
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -63,6 +64,43 @@ def dev(
 ) -> None:
     """Run the Dagster UI with its daemon, and the MLflow UI, on loopback until Ctrl-C."""
     run_servers(Home.from_environment(), dagster_port, mlflow_port)
+
+
+@app.command(name="import")
+@plain_errors
+def import_data(
+    source: Annotated[str, typer.Argument(help="File or directory; docs/data.md lists formats.")],
+    format: Annotated[str, typer.Option(help="Format of the source.")] = "auto",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="OURS=THEIRS", help="Name of a field; may be repeated."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="A further field to carry over; may be repeated."),
+    ] = None,
+    answer_field: Annotated[
+        str, typer.Option(help="Field of the answer that a bare label becomes.")
+    ] = "label",
+    write: Annotated[bool, typer.Option("--write", help="Write the rows; else only show.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. [default: data/raw/NAME.jsonl]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Show what a source holds and what would be set aside; with --write, bring it in."""
+    from mlops_assets.dataset.import_preview import print_import
+    from mlops_assets.dataset.importing import import_source, source_spec
+
+    spec = source_spec(source, format, mapping or ())
+    target = output or Path("data/raw") / f"{Path(source).stem}.jsonl"
+    result = import_source(spec, keep or (), answer_field, target if write else None, force=force)
+    if as_json:
+        json.dump(result.as_json(), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        print_import(result)
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -101,28 +101,40 @@ def observe(spec: RawDatasetSpec) -> RawDatasetRef:
     Raises LineageError for data that is missing, empty, behind a symbolic link, or in no
     format that we read.
     """
-    source, path = pinned_sources.parse(versioning.fill(spec.path)), fetching.locate(spec.path)
-    path = _without_links(path)
-    if path.is_file():
-        _refuse_empty(path)
-    kind = formats.detect(path, spec.format, spec.mapping)
-    files = formats.data_files(path, kind)
-    for file in files:
-        _refuse_empty(file)
-    formats.layout(path, kind, _mapping(kind, spec.mapping))
+    found = locate(spec)
+    path, source = Path(found.path), pinned_sources.parse(versioning.fill(spec.path))
     version, pinned = versioning.dvc_hash(path), versioning.pin(path)
-    folder = path if path.is_dir() else path.parent
-    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    return RawDatasetRef(
-        version,
-        str(path),
-        source is not None or (pinned is not None and pinned.version == version),
-        sizes,
-        kind,
-        dict(spec.mapping),
+    return replace(
+        found,
+        version=version,
+        committed=source is not None or (pinned is not None and pinned.version == version),
         source=str(source or ""),
         settings={"raw_dataset": spec.model_dump(mode="json")},
     )
+
+
+def locate(spec: RawDatasetSpec) -> RawDatasetRef:
+    """As ``observe``, but reads no more than the first records: the version stays empty."""
+    try:
+        path = fetching.locate(spec.path)
+        _refuse_links([path])
+        path = path.resolve() if ".." in path.parts else path
+        if path.is_file():
+            _refuse_empty(path)
+        kind = formats.detect(path, spec.format, spec.mapping)
+        _refuse_links(path.rglob("*"))
+        files = formats.data_files(path, kind)
+        for file in files:
+            _refuse_empty(file)
+        folder = path if path.is_dir() else path.parent
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    except OSError as error:
+        raise LineageError(
+            f"{spec.path} cannot be read ({error.strerror}).", "Give a path that you may read."
+        ) from error
+    found = RawDatasetRef("", str(path), False, sizes, kind, dict(spec.mapping))
+    formats.layout(path, kind, field_names(found))
+    return found
 
 
 def candidates(
@@ -142,6 +154,11 @@ def candidates(
     columns = {reader.names.get(name, name) for name in NAMES} | {group_field, *slices}
     for record in formats.read(Path(raw.path), raw.format, columns):
         yield reader.candidate(record)
+
+
+def field_names(raw: RawDatasetRef) -> Mapping[str, str]:
+    """The source's field by our name for it, where the two differ."""
+    return {**(LABELLED if raw.format == "labelled_csv" else {}), **raw.mapping}
 
 
 @dataclass(frozen=True)
@@ -166,7 +183,7 @@ class _Reader:
         answer_field: str,
         detector: Detector,
     ) -> "_Reader":
-        names = _mapping(raw.format, raw.mapping)
+        names = field_names(raw)
         shape, fields = formats.layout(Path(raw.path), raw.format, names)
         known = (group_field, names.get("group", "group"))
         group = next((name for name in known if name in fields), None)
@@ -219,19 +236,12 @@ class _Reader:
         return {name: _slice(content.get(name)) for name in self.slices}
 
 
-def _mapping(kind: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
-    return {**LABELLED, **mapping} if kind == "labelled_csv" else mapping
-
-
-def _without_links(path: Path) -> Path:
-    """The path, its ``..`` resolved. Raises LineageError for a symbolic link, or one inside."""
-    links = [item for item in (path, *path.rglob("*")) if item.is_symlink()]
-    if links:
+def _refuse_links(paths: Iterable[Path]) -> None:
+    if link := next((path for path in paths if path.is_symlink()), None):
         raise LineageError(
-            f"{links[0]} is a symbolic link.",
+            f"{link} is a symbolic link.",
             "Give the real path, or a copy of the data without links (`cp -RL`).",
         )
-    return path.resolve() if ".." in path.parts else path
 
 
 def _refuse_empty(file: Path) -> None:
