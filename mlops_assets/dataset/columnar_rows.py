@@ -17,7 +17,7 @@ from typing import Any
 ROWS = 64  # at a time
 NO_MEMORY, EXPANDS, DAMAGED = 3, 4, 5
 """Exit codes: the limit was reached; the rows are too many times the file; it is not sound."""
-EXPANSION, FREE_EXPANSION = 1000, 2**28
+EXPANSION, FREE_EXPANSION = 1000, 2**26
 """Rows may take this many times the file's bytes and this many bytes more: dictionary-encoded
 text with one system prompt for all rows stays far below, a bomb far above."""
 

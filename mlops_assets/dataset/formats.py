@@ -35,6 +35,7 @@ SAMPLE = 100  # records that decide what the fields of a file are
 MOST_NAMES = 20  # field names that an error shows
 
 _MAGIC = {
+    b"\xff\xfe\0\0": ("UTF-32 text, not UTF-8 text", "`iconv -f utf-32 -t utf-8`"),
     b"\xff\xfe": ("UTF-16 text, not UTF-8 text", "`iconv -f utf-16 -t utf-8`"),
     b"\xfe\xff": ("UTF-16 text, not UTF-8 text", "`iconv -f utf-16 -t utf-8`"),
     b"\0\0\xfe\xff": ("UTF-32 text, not UTF-8 text", "`iconv -f utf-32 -t utf-8`"),
