@@ -22,6 +22,7 @@ from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.dataset import formats, sources
 from mlops_assets.dataset.conversations import NAMES
 from mlops_assets.dataset.records import SOUND, hint
+from mlops_assets.dataset.row_index import QuarantinedLine
 from mlops_assets.dataset.sources import Candidate, RawDatasetSpec
 from mlops_assets.privacy import DEFAULT_POLICY, Detector, excerpt
 from mlops_assets.progress import progress
@@ -36,17 +37,6 @@ SAMPLES = 3  # accepted rows that a person is shown
 EXAMPLES = 10  # bad lines that a person is shown
 FIRST_LINES = 5  # line numbers kept for each reason
 STRIDE = 1000  # rows between two reports of progress
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A line that is no conversation."""
-
-    line: int
-    file: str
-    reason: str
-    excerpt: str
-    """Its beginning, personal data taken out."""
 
 
 @dataclass
@@ -65,7 +55,7 @@ class Import:
     timed: int = 0
     """Rows with a time."""
     samples: list[Candidate] = field(default_factory=list)
-    examples: list[SetAside] = field(default_factory=list)
+    examples: list[QuarantinedLine] = field(default_factory=list)
     lines: dict[str, list[int]] = field(default_factory=dict)
     """The first line numbers of each reason."""
     output: Path | None = None
@@ -200,7 +190,7 @@ def _take(result: Import, row: Candidate, targets: Sequence[IO[bytes]]) -> None:
     if len(lines) < FIRST_LINES:
         lines.append(row.line)
     if targets or len(result.examples) < EXAMPLES:
-        bad = SetAside(row.line, row.file, reason, excerpt(row.source.strip()))
+        bad = QuarantinedLine(row.line, row.file, reason, excerpt(row.source.strip()))
         if len(result.examples) < EXAMPLES:
             result.examples.append(bad)
         if targets:
