@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 from mlops_assets.cli import app
 from mlops_assets.dataset import importing, sources
 from mlops_assets.dataset.defs import REASONS
+from mlops_assets.dataset.formats import FORMATS
 from mlops_assets.dataset.import_preview import MEANINGS
 from mlops_assets.privacy import DEFAULT_POLICY, Detector
+from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import run_command
 
 EMAIL, CARD = "ann.lee@example.com", "4111 1111 1111 1111"
@@ -170,5 +172,9 @@ def test_the_real_command(source: Path, home: Any) -> None:
     assert (found["accepted"], found["quarantined"]) == (5, 5)
 
 
-def test_every_reason_has_a_meaning() -> None:
+def test_reasons_and_formats_are_documented() -> None:
     assert set(MEANINGS) <= set(REASONS)
+    page = (PROJECT / "docs" / "data.md").read_text()
+    for told in ((MEANINGS, "reason"), (FORMATS, "format")):
+        table = page.split(f"| {told[1]} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+        assert [line.split("`")[1] for line in table] == list(told[0])
