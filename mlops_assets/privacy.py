@@ -43,9 +43,11 @@ BLOCKED = "personal_data"
 """The reason with which a row is set aside that holds what the policy blocks."""
 
 EXCERPT = 240  # characters of a bad line that people are shown
+REMEMBERED, SHORT = 8192, 200  # texts whose result is kept, and how long they may be
 
 _MODULES = (identifiers.__name__, recognizers.__name__)
 _DIGIT = re.compile(r"\d")
+_DOTTED = re.compile(r"\d\.\d{1,3}\.\d")
 _CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
 # What a cut line may end with: too short to be known for what it is, long enough to tell.
 _TORN = re.compile(r"(?:[\w.+%'-]{1,64}@[\w.-]{0,255}|\d(?:[ .-]?\d){5,33})$")
@@ -61,14 +63,14 @@ _FINDERS: Mapping[str, recognizers.Finder] = {
 _WITH_DIGITS = {"iban", "crypto", "card", "national_id", "phone"}
 # Cheap and exact: where one says no, the finder would find nothing.
 _SCREENS: Mapping[str, Callable[[str], object]] = {
-    "secret": lambda text: any(sign in text for sign in identifiers.SECRET_SIGNS),
+    "secret": lambda text: any(map(text.__contains__, identifiers.SECRET_SIGNS)),
     "credentials": lambda text: "://" in text or "=" in text,
     "email": lambda text: "@" in text or "%40" in text or "&#" in text,
     "iban": lambda text: recognizers.SHAPES["iban"].search(text),
     "crypto": lambda text: recognizers.SHAPES["crypto"].search(text),
     "card": lambda text: _CARD_LONG.search(text),
     "mac": lambda text: text.count(":") > 4 or text.count("-") > 4,
-    "ip": lambda text: text.count(".") > 2 or text.count(":") > 1,
+    "ip": lambda text: _DOTTED.search(text) or text.count(":") > 1,
     "national_id": lambda text: (
         _DIGIT.search(text) and recognizers.SHAPES["national_id"].search(text)
     ),
@@ -119,6 +121,8 @@ class Detector:
             )
         self._looked_for = [(entity, _SCREENS[entity]) for entity in ENTITIES if entity in policy]
         self._ner_model, self._regions = ner_model, tuple(phone_regions)
+        # Labels, roles and whole answers come again and again.
+        self._remembered = lru_cache(REMEMBERED)(self._scan_new)
         if ner_model:
             _recognizers(self._regions, ner_model)  # refuse now what is not installed
 
@@ -166,6 +170,12 @@ class Detector:
         return value
 
     def _scan_text(self, text: str, found: Counter[str]) -> str:
+        clean, here = (self._remembered if len(text) <= SHORT else self._scan_new)(text)
+        if here:
+            found.update(here)
+        return clean
+
+    def _scan_new(self, text: str) -> tuple[str, Counter[str]]:
         if text.lstrip()[:1] in ("{", "["):
             inside: Counter[str] = Counter()
             try:
@@ -174,11 +184,8 @@ class Detector:
             except (ValueError, RecursionError):
                 inside.clear()
             if inside:
-                found += inside
-                return text if clean == tree else json.dumps(clean, ensure_ascii=False)
-        clean, here = self.scan(text)
-        found += here
-        return clean
+                return text if clean == tree else json.dumps(clean, ensure_ascii=False), inside
+        return self.scan(text)
 
     @property
     def version(self) -> str:
