@@ -1,6 +1,6 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
-python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy]
+python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlops_assets_tests.bench_data import data
 from mlops_assets_tests.bench_privacy import privacy
 from mlops_assets_tests.commands import execute_job, run_command
 
@@ -69,6 +70,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "loading": loading,
     "reuse": reuse,
     "privacy": privacy,
+    "data": data,
     "banking77": banking77,
 }
 
