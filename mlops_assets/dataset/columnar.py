@@ -18,6 +18,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import columnar_rows
 from mlops_assets.dataset.lines import LONGEST_LINE, SHOWN, open_plain
 from mlops_assets.dataset.records import SOUND, Record
+from mlops_assets.dataset.shards import pinned_splits
 
 MEMORY = 2**30  # bytes that the reading process may allocate
 LONGEST_STATE = 2**20  # bytes of a state.json
@@ -53,24 +54,6 @@ def arrow_files(path: Path) -> list[tuple[Path, str | None]]:
     names = _names(path / SPLITS, lambda content: content["splits"])
     pinned = pinned_splits(names, path)
     return [(file, pinned[name]) for name in names for file in _shards(path / name)]
-
-
-def pinned_splits(names: list[str], path: Path) -> dict[str, str | None]:
-    """``train`` or ``test`` for each split by its name; None for all where none is a test.
-
-    Our validation rows are drawn from train, so a split for choosing (``validation``, ``dev``)
-    counts as train. Raises LineageError for a name that tells neither.
-    """
-    kinds = ("test", "train", "valid", "dev", "eval")
-    pinned: dict[str, str | None] = {}
-    for name in names:
-        if not (kind := next((kind for kind in kinds if name.startswith(kind)), None)):
-            raise LineageError(
-                f"The split {name!r} of {path} is neither for training nor for testing.",
-                "Name it train..., validation... or test..., or give the directory of one split.",
-            )
-        pinned[name] = "test" if kind == "test" else "train"
-    return pinned if "test" in pinned.values() else dict.fromkeys(names)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from mlops_assets.dataset.conversations import NAMES, SHAPES
 from mlops_assets.dataset.delimited import read_table
 from mlops_assets.dataset.lines import open_plain, read_lines
 from mlops_assets.dataset.records import SOUND, Record
+from mlops_assets.dataset.shards import find_shards
 from mlops_assets.dataset.strict_json import parse_object
 from mlops_assets.privacy import excerpt
 
@@ -28,9 +29,12 @@ FORMATS = {
     "tsv": "the same, separated by tabs",
     "parquet": "a Parquet file",
     "datasets": "a directory that `datasets` wrote with save_to_disk",
+    "shards": "a directory of such files of one kind, as on the Hugging Face hub",
     "labelled_csv": "a directory with train.csv and test.csv, columns text and category",
 }
+DIRECTORIES = ("datasets", "shards", "labelled_csv")
 SPLIT_FILES = ("train", "test")
+LABELLED_COLUMNS = {"text", "category"}
 SAMPLE = 100  # records that decide what the fields of a file are
 MOST_NAMES = 20  # field names that an error shows
 
@@ -61,7 +65,7 @@ def detect(path: Path, named: str, mapping: Mapping[str, str]) -> str:
 
     Raises LineageError for a source that is not in a format we read, or not in the named one.
     """
-    if path.is_dir() != (named in ("datasets", "labelled_csv")) and named != "auto":
+    if path.is_dir() != (named in DIRECTORIES) and named != "auto":
         raise LineageError(
             f"{path} is {'a directory' if path.is_dir() else 'a file'}, which the format"
             f" `{named}` cannot be.",
@@ -104,6 +108,8 @@ def read(path: Path, kind: str, columns: Collection[str] = ()) -> Iterator[Recor
         return columnar.read_parquet(path, columns)
     if kind == "datasets":
         return columnar.read_datasets(path, columns)
+    if kind == "shards":
+        return _read_shards(path, columns)
     if kind == "labelled_csv":
         return _read_labelled(path)
     return _read_json(path)
@@ -113,6 +119,8 @@ def data_files(path: Path, kind: str) -> list[Path]:
     """The files that hold the records."""
     if kind == "datasets":
         return [file for file, _ in columnar.arrow_files(path)]
+    if kind == "shards":
+        return [shard.file for shard in find_shards(path)]
     if kind == "labelled_csv":
         return [path / f"{name}.csv" for name in SPLIT_FILES]
     return [path]
@@ -121,13 +129,13 @@ def data_files(path: Path, kind: str) -> list[Path]:
 def _detect_directory(path: Path) -> str:
     if columnar.is_datasets(path):
         return "datasets"
-    if all((path / f"{name}.csv").is_file() for name in SPLIT_FILES):
-        return "labelled_csv"
-    raise LineageError(
-        f"{path} is a directory, but neither one that `datasets` wrote (state.json) nor one with"
-        " train.csv and test.csv.",
-        "Give the path of one file, or of such a directory.",
-    )
+    files = [path / f"{name}.csv" for name in SPLIT_FILES]
+    if all(file.is_file() for file in files):
+        first = next(read_table(files[0], "csv"), None)
+        if first and first.content and first.content.keys() >= LABELLED_COLUMNS:
+            return "labelled_csv"
+    find_shards(path)
+    return "shards"
 
 
 def _detect_file(path: Path, named: str) -> str:
@@ -177,13 +185,20 @@ def _read_json(path: Path) -> Iterator[Record]:
         yield Record(path.name, line.number, line.text, content, form)
 
 
+def _read_shards(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    for file, kind, split in find_shards(path):
+        name = file.relative_to(path).as_posix()
+        for record in read(file, kind, columns):
+            yield record._replace(file=name, split=split)
+
+
 def _read_labelled(path: Path) -> Iterator[Record]:
     """Both files; the rows are numbered, and pinned to the split that their file names."""
     for split in SPLIT_FILES:
         file, number = path / f"{split}.csv", 0
         for record in read_table(file, "csv"):
             content = record.content
-            if content is not None and not {"text", "category"} <= content.keys():
+            if content is not None and not content.keys() >= LABELLED_COLUMNS:
                 raise LineageError(
                     f"{file} has no columns text and category.", "Give it a header line with both."
                 )
