@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.servers import run_servers
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary
+
+INTERRUPTED = 130  # the shell's exit code of a command that Ctrl-C ended
 
 app = typer.Typer(
     help="The lineage of a self-hosted, fine-tuned language model.",
@@ -50,8 +53,7 @@ def status(
     """Show data, scores, decision and drift of the latest runs, and the champion."""
     state = read_state(Home.from_environment())
     if as_json:
-        json.dump(state.as_json(), sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(state.as_json())
     else:
         print_summary(state)
 
@@ -97,10 +99,47 @@ def import_data(
     target = output or Path("data/raw") / f"{Path(source).stem}.jsonl"
     result = import_source(spec, keep or (), answer_field, target if write else None, force=force)
     if as_json:
-        json.dump(result.as_json(), sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
+        _print_json(result.as_json())
     else:
         print_import(result)
+
+
+@app.command()
+@plain_errors
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep, such as profiles/sweeps/tiny.yaml.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Trials in all, not the file's number.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Search settings of lora_adapter on the latest splits and base model.
+
+    Stop it with Ctrl-C or otherwise: the same command goes on where it was.
+    """
+    from mlops_assets.training import sweep_table
+    from mlops_assets.training.sweep import run_sweep
+
+    terminal = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        result = run_sweep(
+            Home.from_environment(),
+            file,
+            trials,
+            lambda stands: terminal.print(sweep_table.trial_line(stands), markup=False),
+        )
+    except KeyboardInterrupt:
+        terminal.print("\nStopped. The same command goes on where it was.")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        _print_json(sweep_table.as_json(result))
+    else:
+        sweep_table.print_result(result)
+
+
+def _print_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ HEAVY = (
     "evidently",
     "ragas",
     "mlflow",
+    "optuna",
     "sklearn",
     "datasets",
     "pyarrow",

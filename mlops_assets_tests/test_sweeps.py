@@ -1,0 +1,287 @@
+"""`mlops sweep`: real trainings on a tiny base, pruned, killed, resumed, and the winner."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlops_assets.artifacts import LineageError, Recipe
+from mlops_assets.home import Home
+from mlops_assets.profiles import PROJECT, asset_config, check_settings, load_profile
+from mlops_assets.refs import Row, SplitsRef, dump_ref, write_jsonl
+from mlops_assets.training import finetune
+from mlops_assets.training.base_model import provide
+from mlops_assets.training.finetune import KIND, adapter_recipe
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.training.sweep import run_sweep
+from mlops_assets.training.sweep_result import SweepResult
+from mlops_assets.training.sweep_spec import load_sweep
+from mlops_assets_tests.commands import environment_for, script
+from mlops_assets_tests.conftest import VERSIONS
+
+LABELS = {"queue": ("billing", "shipping", "login")}
+WORDS = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password"}
+SETTINGS = {"rank": 4, "alpha": 4, "epochs": 2, "pack_tokens": 128, "learning_rate": 1e-2}
+SWEEP: dict[str, Any] = {
+    "trials": 5,
+    "startup_trials": 2,
+    "space": {"learning_rate": {"low": 1e-5, "high": 0.05, "log": True}},
+}
+
+
+def _row(number: int) -> Row:
+    queue = list(WORDS)[number % 3]
+    answer = json.dumps({"queue": queue}, separators=(",", ":"))
+    text = f"Hello, {WORDS[queue]} number {number % 7}, {number} of so many; do answer, will you?"
+    messages = ({"role": "user", "content": text}, {"role": "assistant", "content": answer})
+    return Row(f"r{number}", "", f"g{number}", messages, {})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
+    """A home in which splits and base model were made."""
+    home = Home(tmp_path_factory.mktemp("made") / "home")
+    home.prepare()
+    shutil.copyfile(migrated_database, home.mlflow_database)
+    rows = {"train": range(60), "validation": range(100, 115), "test": range(200, 210)}
+
+    def produce(directory: Path) -> dict[str, str]:
+        for name, numbers in rows.items():
+            write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
+        return {}
+
+    artifact = home.store.build(Recipe("dataset_splits", {}, {}, "1"), produce)
+    splits = SplitsRef(artifact, VERSIONS, {name: len(n) for name, n in rows.items()}, LABELS)
+    tiny = BaseModelSpec(vocabulary=300, hidden_size=16, mlp_size=32, layers=1, heads=1)
+    base = provide(home.store, splits, tiny)
+    home.write_ref("dataset_splits", "run", dump_ref(splits))
+    home.write_ref("base_model", "run", dump_ref(base))
+    return home.root
+
+
+@pytest.fixture
+def ready(made: Path, tmp_path: Path) -> Home:
+    """A copy of it, for one test's sweep."""
+    return Home(shutil.copytree(made, tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def ended(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, SweepResult]:
+    """A sweep that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("ended")
+    home = Home(shutil.copytree(made, folder / "home"))
+    opened: set[str] = set()
+    read_rows = finetune.read_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "read_rows", lambda path: opened.add(path.name) or read_rows(path))
+        result = run_sweep(home, write_sweep(folder), None, lambda _: None)
+    assert opened == {"train.jsonl", "validation.jsonl"}  # never the test split
+    return home, result
+
+
+def write_sweep(folder: Path, settings: Any = SETTINGS, **changes: Any) -> Path:
+    """A sweep over the profile beside it; ``changes`` are of the sweep."""
+    profile, file = folder / "profile.yaml", folder / "tiny.yaml"
+    ops = {KIND: {"config": settings}, "eval_report": {"config": {"minimum_exact_match": 0.5}}}
+    profile.write_text(yaml.safe_dump({"ops": ops}))
+    file.write_text(yaml.safe_dump(SWEEP | {"profile": str(profile)} | changes))
+    return file
+
+
+def adapters(home: Home) -> set[str]:
+    return {path.name for path in (home.store.root / KIND).iterdir()}
+
+
+def runs(home: Home, parent: str) -> Any:
+    """The sweep's run, and those of its trials by state and status."""
+    import mlflow
+
+    client = mlflow.MlflowClient(home.mlflow_uri)
+    everything = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    nested = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == parent]
+    states = Counter((run.data.tags["mlops.trial"], run.info.status) for run in nested)
+    return client.get_run(parent), states, nested
+
+
+# --- the file ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"space": {"learning_rate": {"low": 1e-4, "high": 1.0}}}, "learning_rate.*less than"),
+        ({"space": {"learning_rat": {"low": 1e-4, "high": 0.1}}}, "learning_rat: .*no such"),
+        ({"space": {"prefix_tokens": {"low": 1, "high": 8}}}, "does not read prefix_tokens"),
+        ({"space": {"rank": {"low": 1.5, "high": 8}}}, "rank: .*whole"),
+        ({"space": {"rank": {"low": 1, "high": 8, "step": 2}}}, "rank: steps of 2 from 1"),
+        ({"space": {"rank": {"low": 8, "high": 1}}}, "rank: low .8. must be below high"),
+        ({"space": {"rank": {"low": 1, "high": 8, "log": True, "step": 1}}}, "rank: with log"),
+        ({"space": {"rank": {"choices": [4]}}}, "rank.choices"),
+        ({"space": {"rank": {"choices": [4, 4]}}}, "rank: the choices must differ"),
+        ({"space": {"rank": {"choices": [4, "many"]}}}, "rank: .*integer.*rank: many"),
+        ({"space": {"adapter": {"low": 1, "high": 2}}}, "adapter: is no number"),
+        ({"space": {"rank": {"lowest": 1, "high": 8}}}, "rank.lowest"),
+        ({"space": {}}, "space"),
+        ({"objective": "exact_match"}, "objective is none of train_loss"),
+        ({"objective": "train_loss"}, "only validation_loss can be pruned by"),
+        ({"trials": 0}, "trials"),
+        ({"goal": 1}, "goal"),
+        ({"profile": "nowhere"}, "sweep .*tiny.yaml names 'nowhere'"),
+    ],
+)
+def test_sweeps_that_are_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(LineageError, match=named):
+        load_sweep(write_sweep(tmp_path, **changes))
+
+
+def test_the_shipped_sweep_is_valid() -> None:
+    spec, profile = load_sweep(PROJECT / "profiles" / "sweeps" / "tiny.yaml")
+    assert profile == load_profile(PROJECT / "profiles" / "tiny.yaml")
+    assert spec.objective == "validation_loss"
+
+
+def test_a_sweep_wants_the_lineage_first(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(LineageError, match=r"dataset_splits was never.*Run the job `lineage`"):
+        run_sweep(home, write_sweep(tmp_path), None, lambda _: None)
+
+
+# --- trials -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_hopeless_trial_is_pruned_and_leaves_nothing(ended: tuple[Home, SweepResult]) -> None:
+    home, result = ended
+    states = Counter(trial.state for trial in result.trials)
+    assert states.keys() == {"complete", "pruned"}
+    assert states.total() == 5
+    pruned = [trial for trial in result.trials if trial.state == "pruned"]
+    assert max(trial.params["learning_rate"] for trial in pruned) < 1e-3
+    assert len(adapters(home)) == states["complete"]
+    assert result.best == min(
+        (trial for trial in result.trials if trial.state == "complete"), key=lambda t: t.value
+    )
+
+
+@pytest.mark.slow
+def test_mlflow_tells_the_truth(ended: tuple[Home, SweepResult]) -> None:
+    home, result = ended
+    parent, states, nested = runs(home, result.mlflow_run)
+    counted = Counter(trial.state for trial in result.trials)
+    assert parent.info.status == "FINISHED"
+    assert states[("complete", "FINISHED")] == counted["complete"]
+    assert states[("pruned", "KILLED")] == counted["pruned"]
+    assert sum(states.values()) == 5
+    best = next(run for run in nested if run.info.run_name == f"trial {result.best.number}")
+    assert best.data.metrics["validation_loss"] == pytest.approx(result.best.value)
+    assert float(best.data.params["learning_rate"]) == result.best.params["learning_rate"]
+    assert parent.data.metrics["best_validation_loss"] == pytest.approx(result.best.value)
+
+
+@pytest.mark.slow
+def test_the_winner_is_a_profile_whose_adapter_lies_in_the_store(
+    ended: tuple[Home, SweepResult],
+) -> None:
+    from mlops_assets.definitions import lineage_assets
+    from mlops_assets.resources import settings_of
+
+    home, result = ended
+    profile = load_profile(result.profile)
+    check_settings(profile, settings_of(lineage_assets()))
+    assert asset_config("eval_report", profile) == {"minimum_exact_match": 0.5}
+    winner = FinetuneSpec(**asset_config(KIND, profile))
+    assert winner == FinetuneSpec(**SETTINGS | result.best.params)
+    splits, base = home.latest("dataset_splits"), home.latest("base_model")
+    found = home.store.find(KIND, adapter_recipe(splits, base, winner).key)
+    assert found.summary["validation_loss"] == result.best.value
+    assert result.plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_an_ended_sweep_trains_nothing_and_guards_its_winner(
+    ended: tuple[Home, SweepResult], tmp_path: Path
+) -> None:
+    home, result = ended
+    before = adapters(home)
+    again = run_sweep(home, write_sweep(tmp_path), None, lambda _: None)
+    assert (again.trials, again.profile) == (result.trials, result.profile)
+    assert adapters(home) == before
+    text = result.profile.read_text()
+    result.profile.write_text(text + "# mine\n")
+    with pytest.raises(LineageError, match="was changed since the sweep wrote it"):
+        run_sweep(home, write_sweep(tmp_path), None, lambda _: None)
+    result.profile.write_text(text)
+
+
+@pytest.mark.slow
+def test_a_failed_trial_is_named_and_a_done_one_is_found(ready: Home, tmp_path: Path) -> None:
+    """Rows do not fit into 32 tokens; of two packings, four trials try one twice."""
+    space = {"pack_tokens": {"choices": [32, 128]}}
+    file = write_sweep(tmp_path, space=space, trials=4, startup_trials=4, pruner="none")
+    result = run_sweep(ready, file, None, lambda _: None)
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    done = [trial for trial in result.trials if trial.state == "complete"]
+    assert {trial.params["pack_tokens"] for trial in failed} == {32}
+    assert all("longer than 32 tokens" in trial.reason for trial in failed)
+    assert [trial.reused for trial in done] == [False] + [True] * (len(done) - 1)
+    assert len(done) > 1
+    _, states, _ = runs(ready, result.mlflow_run)
+    assert states[("failed", "FAILED")] == len(failed)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_only_fails_ends(ready: Home, tmp_path: Path) -> None:
+    space = {"seed": {"choices": [1, 2]}}
+    file = write_sweep(tmp_path, SETTINGS | {"pack_tokens": 32}, space=space)
+    with pytest.raises(LineageError, match=r"None of the first 2 trials succeeded: All \d+ rows"):
+        run_sweep(ready, file, None, lambda _: None)
+
+
+# --- interruptions ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_as_if_nothing_had_been(
+    ended: tuple[Home, SweepResult], ready: Home, tmp_path: Path
+) -> None:
+    """The command is killed while it trains; the same sweep then ends with the same trials."""
+    file = write_sweep(tmp_path)
+    command = [script("mlops"), "sweep", str(file)]
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment_for(ready.root), stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = next(line for line in process.stderr if line.startswith("1 of 5"))
+        process.send_signal(signal.SIGKILL)
+    assert "best" in said
+    result = run_sweep(ready, file, None, lambda _: None)
+    assert [(t.state, t.params, t.value) for t in result.trials] == [
+        (t.state, t.params, t.value) for t in ended[1].trials
+    ]
+    parent, states, _ = runs(ready, result.mlflow_run)
+    assert parent.info.status == "FINISHED"
+    assert not [state for state in states if "RUNNING" in state]
+
+
+@pytest.mark.slow
+def test_what_was_running_is_run_again_with_the_same_settings(ready: Home, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a trial: it is interrupted, not failed, and comes next."""
+    file = write_sweep(tmp_path, trials=1)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "_train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(ready, file, None, lambda _: None)
+    result = run_sweep(ready, file, None, lambda _: None)
+    [trial] = result.trials
+    assert trial.number == 1
+    _, states, nested = runs(ready, result.mlflow_run)
+    assert states == {("interrupted", "KILLED"): 1, ("complete", "FINISHED"): 1}
+    assert len({run.data.params["learning_rate"] for run in nested}) == 1
