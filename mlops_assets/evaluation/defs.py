@@ -90,7 +90,8 @@ def _log_to_mlflow(directory: Path, report: Mapping[str, Any]) -> None:
     import mlflow
 
     scores = {f"eval/exact_match/{name}": report["exact_match"][name] for name in scoring.SYSTEMS}
-    scores |= {f"eval/valid_json/{name}": report["valid_json"][name] for name in scoring.MODELS}
+    valid = report.get("valid_json", {})
+    scores |= {f"eval/valid_json/{name}": value for name, value in valid.items()}
     for field, values in report["fields"].items():
         scores[f"eval/accuracy/{field}"] = values["accuracy"]["tuned"]
         scores[f"eval/macro_f1/{field}"] = values["macro_f1"]["tuned"]
@@ -121,7 +122,9 @@ def _metadata(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headline(report: Mapping[str, Any]) -> str:
-    lines = ["| system | exact match | 95% interval | valid JSON |", "|---|---|---|---|"]
+    valid = report.get("valid_json")
+    heads = ["system", "exact match", "95% interval", *(["valid JSON"] if valid else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in scoring.SYSTEMS:
         if (value := report["exact_match"][name]) is None:
             continue
@@ -129,7 +132,7 @@ def _headline(report: Mapping[str, Any]) -> str:
         lines.append(
             f"| {page.NAMES[name]} | {page.percent(value)}"
             f" | {page.percent(low)} to {page.percent(high)}"
-            f" | {page.percent(report['valid_json'].get(name))} |"
+            + (f" | {page.percent(valid.get(name))} |" if valid else " |")
         )
     return "\n".join(lines)
 

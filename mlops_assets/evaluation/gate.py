@@ -34,14 +34,16 @@ class Floor:
 def check_floors(report: Mapping[str, Any]) -> list[Floor]:
     """Every floor of ``report``. The candidate passes when each one's ``passed`` is True."""
     exact = _number(report, "exact_match", "tuned")
-    floors = [
-        _at_least("exact match", exact, _number(report, "floors", "minimum_exact_match")),
+    floors = [_at_least("exact match", exact, _number(report, "floors", "minimum_exact_match"))]
+    if _value(report, "answers") == "text":  # neither JSON nor classes to ask for
+        return floors
+    floors.append(
         _at_least(
             "valid JSON",
             _number(report, "valid_json", "tuned"),
             _number(report, "floors", "minimum_valid_json"),
-        ),
-    ]
+        )
+    )
     if _value(report, "floors", "beat_majority") is not False:
         majority = _number(report, "exact_match", "majority")
         known = exact is not None and majority is not None

@@ -1,4 +1,4 @@
-"""Metrics on answers that are JSON objects: each one a small pure function.
+"""Metrics on answers, JSON objects or free text: each one a small pure function.
 
 A share of nothing is ``None``, never 0 and never NaN: no verdict follows from no rows.
 """
@@ -37,6 +37,11 @@ def is_exact(reference: str, output: str) -> bool:
         return False
     # Compared as text, because Python holds True, 1 and 1.0 for equal.
     return canonical_json(expected) == canonical_json(got)
+
+
+def is_same_text(reference: str, output: str) -> bool:
+    """Whether both are the same text, but for the space around it."""
+    return bool(reference.strip()) and reference.strip() == output.strip()
 
 
 def share(hits: Sequence[bool]) -> float | None:

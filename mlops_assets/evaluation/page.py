@@ -41,6 +41,7 @@ COLOURS = {
 LARGEST_MATRIX = 14  # labels; beyond that a list of confusions says more
 MOST_CONFUSIONS = 15
 LONGEST_EXCERPT = 420  # characters of a text in an example
+CLOSENESS = "non_llm_string_similarity"  # ragas' metric that is shown first for free text
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
@@ -94,7 +95,12 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "plain": plain}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "plain": plain,
+        "metric": metric_name,
+    }
     floors = gate.check_floors(report)
     rival = rival_of(report)
     return environment.get_template(TEMPLATE).render(
@@ -107,8 +113,10 @@ def render(
         floors=floors,
         passed=gate.passes(floors),
         rival=rival,
-        confusion=_confusion(report, expected, systems["tuned"]),
+        confusion=_confusion(report, expected, systems["tuned"]) if report["fields"] else None,
         examples=_examples(rows, systems, rival, report["settings"]),
+        json=bool(report["fields"]),
+        closeness=CLOSENESS,
         today=datetime.now(UTC).strftime("%d %B %Y"),
     )
 
@@ -181,7 +189,8 @@ def _examples(
 
 def _example(row: Row, tuned: str, other: str) -> Example:
     text = row.prompt[-1]["content"] if row.prompt else ""
-    reference, ours, theirs = (_answer(row.answer, part) for part in (row.answer, tuned, other))
+    show = _answer if metrics.parse_object(row.answer) else _text
+    reference, ours, theirs = (show(row.answer, part) for part in (row.answer, tuned, other))
     return Example(row.id, _excerpt(text), reference, ours, theirs)
 
 
@@ -197,6 +206,16 @@ def _answer(reference: str, output: str) -> Answer:
             for name, value in shown.items()
         ),
     )
+
+
+def _text(reference: str, output: str) -> Answer:
+    shown = _excerpt(output.strip()) or "(nothing)"
+    return Answer(shown, (("answer", shown, metrics.is_same_text(reference, output)),))
+
+
+def metric_name(name: str) -> str:
+    """A ragas metric's name for people; none of ours asks a language model."""
+    return name.removeprefix("non_llm_").replace("_", " ")
 
 
 def _excerpt(text: str) -> str:
@@ -224,13 +243,14 @@ def draw_plot(report: Mapping[str, Any], to: Path) -> None:
     left.set_yticks(range(len(systems)), [NAMES[name] for name in systems])
     left.invert_yaxis()
     left.set(xlim=(0, 1.2), title="Exact match, 95% intervals")
-    fields, width = list(report["fields"]), 0.8 / len(systems)
+    groups, title = _second_chart(report)
+    width = 0.8 / len(systems)
     for row, name in enumerate(systems):
-        places = [column + row * width - 0.4 + width / 2 for column in range(len(fields))]
-        values = [report["fields"][field]["accuracy"][name] for field in fields]
+        places = [column + row * width - 0.4 + width / 2 for column in range(len(groups))]
+        values = [scores.get(name) or 0.0 for scores in groups.values()]
         right.bar(places, values, width, color=COLOURS[name], label=NAMES[name])
-    right.set_xticks(range(len(fields)), fields)
-    right.set(ylim=(0, 1), title="Accuracy by field")
+    right.set_xticks(range(len(groups)), list(groups))
+    right.set(ylim=(0, 1), title=title)
     shares = [0, 0.25, 0.5, 0.75, 1]
     left.set_xticks(shares, [f"{share:.0%}" for share in shares])
     right.set_yticks(shares, [f"{share:.0%}" for share in shares])
@@ -238,3 +258,13 @@ def draw_plot(report: Mapping[str, Any], to: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.title.set_size(10)
     figure.savefig(to)
+
+
+def _second_chart(report: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, float]], str]:
+    """Scores by system: of each field, or for free text of each metric of closeness."""
+    if fields := report["fields"]:
+        return {name: scores["accuracy"] for name, scores in fields.items()}, "Accuracy by field"
+    closeness = report["ragas"]["metrics"]
+    shown = {metric_name(name).replace(" ", "\n"): closeness[name] for name in closeness}
+    shown.pop(metric_name("exact_match").replace(" ", "\n"), None)  # stands on the left
+    return shown, "Closeness of the text"

@@ -30,6 +30,7 @@ from mlops_assets.refs import (
 )
 
 FLOORS = {"minimum_exact_match", "minimum_valid_json", "beat_majority"}
+TEXT_FLOORS = {"minimum_exact_match"}  # free text is no JSON and has no commonest answer
 
 Publish = Callable[[Path, Mapping[str, Any]], None]
 """Called with the finished directory and its report, before the artifact is sealed."""
@@ -52,7 +53,8 @@ class Measured:
 
     predictions: Mapping[str, Artifact]
     ragas: Mapping[str, Artifact]
-    baselines: Artifact
+    baselines: Artifact | None
+    """None for free text, which has no classes to learn."""
 
 
 def evaluate(
@@ -74,6 +76,7 @@ def evaluate(
             f"The adapter {adapter.artifact.key[:12]} was trained on another base model.",
             "Materialise `lora_adapter` again.",
         )
+    _check_floors_apply(splits, spec)
     bundle = _bundle(store, splits, base, adapter, spec)
     candidate = Candidate(splits, base, adapter, bundle, champion)
     recipe = Recipe(
@@ -93,7 +96,7 @@ def evaluate(
     def produce(directory: Path) -> dict[str, Any]:
         report = _write_report(store, candidate, spec, directory)
         publish(directory, report)
-        scores = {name: report[name] for name in ("exact_match", "valid_json")}
+        scores = {name: report[name] for name in ("exact_match", "valid_json") if name in report}
         return scores | {"versions": report["versions"]}
 
     return EvalReportRef(
@@ -114,6 +117,14 @@ def read_report(store: ArtifactStore, report: Artifact) -> dict[str, Any]:
             f"{path} cannot be read.", "Delete its directory and materialise `eval_report` again."
         ) from error
     return content
+
+
+def _check_floors_apply(splits: SplitsRef, spec: EvaluationSpec) -> None:
+    if not splits.labels and spec.minimum_valid_json:
+        raise LineageError(
+            "The answers are free text, which is not meant to be JSON.",
+            "Set eval_report's minimum_valid_json to 0.",
+        )
 
 
 def _bundle(
@@ -169,7 +180,9 @@ def _measure(
         name: ragas_metrics.score_with_ragas(store, predictions, references, spec)
         for name, predictions in answers.items()
     }
-    return Measured(answers, ragas, baselines.answer_with_baselines(store, candidate.splits))
+    classes = bool(candidate.splits.labels)
+    fitted = baselines.answer_with_baselines(store, candidate.splits) if classes else None
+    return Measured(answers, ragas, fitted)
 
 
 def _subjects(candidate: Candidate) -> list[Subject]:
@@ -191,6 +204,8 @@ def _outputs(store: ArtifactStore, measured: Measured) -> dict[str, list[str]]:
         name: [item.text for item in generation.read_predictions(store, artifact)]
         for name, artifact in measured.predictions.items()
     }
+    if measured.baselines is None:
+        return texts
     answers = baselines.read_baselines(store, measured.baselines)
     return texts | {
         "majority": [item.majority for item in answers],
@@ -201,12 +216,14 @@ def _outputs(store: ArtifactStore, measured: Measured) -> dict[str, list[str]]:
 def _facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> dict[str, Any]:
     """What the report says beside the scores: ragas, cost, floors and provenance."""
     settings = spec.model_dump(mode="json")
+    floors = FLOORS if candidate.splits.labels else TEXT_FLOORS
     timings = {name: artifact.summary for name, artifact in measured.predictions.items()}
     return {
         "ragas": _ragas(measured.ragas),
         "latency": {name: _part(timings.get(name), "latency_") for name in scoring.MODELS},
         "tokens": {name: _part(timings.get(name), "", "latency_") for name in scoring.MODELS},
-        "floors": {name: settings[name] for name in sorted(FLOORS)},
+        "answers": "json" if candidate.splits.labels else "text",
+        "floors": {name: settings[name] for name in sorted(floors)},
         "settings": {name: value for name, value in settings.items() if name not in FLOORS},
         "candidate": candidate.bundle.digest,
         "champion": candidate.champion.digest if candidate.champion else None,

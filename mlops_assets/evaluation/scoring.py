@@ -1,6 +1,7 @@
 """Scores of every system on the same rows, as plain JSON values.
 
-A system that was not run (no champion yet) has ``None`` for each score.
+A system that was not run (no champion yet, no baseline for free text) has ``None`` for each
+score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,15 @@ class Scored:
 
 
 def compare(rows: Sequence[Row], fields: Sequence[str], outputs: Sequence[str]) -> Scored:
-    """Compare a system's answers with the references of ``rows``, in their order."""
+    """Compare a system's answers with the references of ``rows``, in their order.
+
+    Without ``fields`` answers are free text.
+    """
     pairs = list(zip(rows, outputs, strict=True))
+    equal = metrics.is_exact if fields else metrics.is_same_text
     return Scored(
         outputs,
-        [metrics.is_exact(row.answer, output) for row, output in pairs],
+        [equal(row.answer, output) for row, output in pairs],
         {name: [metrics.field_value(output, name) for output in outputs] for name in fields},
     )
 
@@ -44,7 +49,8 @@ def references(rows: Sequence[Row], fields: Sequence[str]) -> Scored:
     perfect = compare(rows, fields, [row.answer for row in rows])
     bad = [row.id for row, right in zip(rows, perfect.correct, strict=True) if not right]
     if bad or not rows:
-        problem = f"the answer of row {bad[0]} is no JSON object" if bad else "it is empty"
+        what = "is no JSON object" if fields else "is empty"
+        problem = f"the answer of row {bad[0]} {what}" if bad else "it is empty"
         raise LineageError(
             f"The test split cannot be scored: {problem}.",
             "Correct the data and materialise `validated_dataset` and `dataset_splits` again.",
@@ -53,17 +59,15 @@ def references(rows: Sequence[Row], fields: Sequence[str]) -> Scored:
 
 
 def score(rows: Sequence[Row], expected: Scored, systems: Mapping[str, Scored]) -> dict[str, Any]:
-    """Every score that compares answers with references, by the keys of ``report.json``."""
+    """Every score that compares answers with references, by the keys of ``report.json``.
+
+    ``valid_json`` is there only where answers have fields: free text is not meant to be JSON.
+    """
     slices = _slice_rows(rows)
-    return {
+    found = {"valid_json": _valid_json(systems)} if expected.values else {}
+    return found | {
         "items": len(rows),
         "exact_match": _each(systems, lambda one: metrics.share(one.correct)),
-        "valid_json": {
-            name: metrics.share([metrics.parse_object(text) is not None for text in one.outputs])
-            if (one := systems.get(name))
-            else None
-            for name in MODELS
-        },
         "fields": {name: _field_scores(expected, systems, name) for name in expected.values},
         "slices": {
             dimension: {value: _slice_scores(systems, chosen) for value, chosen in values.items()}
@@ -94,6 +98,15 @@ def top_confusions(
 
 def _each(systems: Mapping[str, Scored], measure: Any) -> dict[str, Any]:
     return {name: measure(systems[name]) if name in systems else None for name in SYSTEMS}
+
+
+def _valid_json(systems: Mapping[str, Scored]) -> dict[str, float | None]:
+    return {
+        name: metrics.share([metrics.parse_object(text) is not None for text in one.outputs])
+        if (one := systems.get(name))
+        else None
+        for name in MODELS
+    }
 
 
 def _field_scores(expected: Scored, systems: Mapping[str, Scored], name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What is compared between training and production: the columns of the drift report.
 
 From the request: its length in words and in characters, and the share of its words that
-training never saw. From its context: the slices. From the answer: the class in each field.
+training never saw. From its context: the slices. From the answer: the class in each field, or
+its length where it is free text.
 
 The share of unknown words must be fair to the reference, whose own texts made the
 vocabulary. So a reference row is measured against the vocabulary of all *other* rows: a
@@ -70,7 +71,7 @@ def make_columns(
             [unknown_share(text, known, in_vocabulary=False) for text in now],
         ),
         *_slice_columns(chosen, records),
-        *_class_columns(chosen, records, labels),
+        *(_class_columns(chosen, records, labels) if labels else [_answer_length(chosen, records)]),
     ]
 
 
@@ -124,6 +125,14 @@ def _slice_columns(train: Sequence[Row], records: Sequence[PredictionRecord]) ->
         )
         for name in names
     ]
+
+
+def _answer_length(train: Sequence[Row], records: Sequence[PredictionRecord]) -> Numbers:
+    return Numbers(
+        "answer_words",
+        [_count(row.answer) for row in train],
+        [_count(record.output) for record in records],
+    )
 
 
 def _class_columns(

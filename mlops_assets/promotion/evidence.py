@@ -40,7 +40,7 @@ class Evidence:
     champion: str | None
     """Digest of the bundle it was compared with."""
     exact_match: Mapping[str, float]
-    """By system: base, tuned, majority and, where there is one, champion."""
+    """By system: base, tuned, majority unless answers are free text, champion if there is one."""
     correct: Mapping[str, Sequence[bool]]
     """By model, for each row in the same order: base, tuned and champion."""
     floors: tuple[Floor, ...]
@@ -68,7 +68,8 @@ def check(report: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]]) -> E
         raise NoEvidence(f"the report has {items} items but {len(outcomes)} outcomes")
     models = ("base", "tuned", "champion") if champion else ("base", "tuned")
     correct = {model: _column(outcomes, model) for model in models}
-    scores = {name: _number(report, "exact_match", name) for name in (*models, "majority")}
+    rivals = () if report.get("answers") == "text" else ("majority",)
+    scores = {name: _number(report, "exact_match", name) for name in (*models, *rivals)}
     for model, values in correct.items():
         if items and not math.isclose(sum(values) / items, scores[model], abs_tol=1e-6):
             raise NoEvidence(f"the exact match of {model} is not that of its outcomes")

@@ -79,9 +79,9 @@ def card_head(card: str) -> str:
 
 def headline(report: Mapping[str, Any]) -> str:
     """One sentence with the score that matters."""
-    scores = report["exact_match"]
+    scores, form = report["exact_match"], "one JSON object" if report["fields"] else "a short text"
     return (
-        f"A small language model tuned to answer with one JSON object: {percent(scores['tuned'])}"
+        f"A small language model tuned to answer with {form}: {percent(scores['tuned'])}"
         f" of {report['items']:,} test rows answered exactly, against {percent(scores['base'])}"
         " for its base model."
     )

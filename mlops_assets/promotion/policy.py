@@ -1,9 +1,10 @@
 """When a candidate becomes the champion. Pure functions over the evidence.
 
-A first champion must pass the floors and beat its own base model and the constant answer,
-each beyond chance. A later one must pass the floors and beat the champion on the same test
-rows: McNemar's exact test on the rows that only one of the two answers right, and a smallest
-improvement, because on a large test split a gain of no use is significant too.
+A first champion must pass the floors and beat its own base model and the constant answer (which
+free text does not have), each beyond chance. A later one must pass the floors and beat the
+champion on the same test rows: McNemar's exact test on the rows that only one of the two answers
+right, and a smallest improvement, because on a large test split a gain of no use is significant
+too.
 """
 
 from collections.abc import Sequence
@@ -59,14 +60,15 @@ def judge(evidence: Evidence, against: str | None, spec: PromotionSpec) -> Judge
 
 def _first(evidence: Evidence, spec: PromotionSpec) -> Judgement:
     tuned, scores = evidence.correct["tuned"], evidence.exact_match
-    over_base = mcnemar(tuned, evidence.correct["base"])
-    over_majority = exceeds(sum(tuned), evidence.items, scores["majority"])
-    numbers = {"p_base": over_base, "p_majority": over_majority}
-    for name, p in (("base", over_base), ("majority", over_majority)):
+    chances = {"base": mcnemar(tuned, evidence.correct["base"])}
+    if "majority" in scores:
+        chances["majority"] = exceeds(sum(tuned), evidence.items, scores["majority"])
+    numbers = {f"p_{name}": p for name, p in chances.items()}
+    for name, p in chances.items():
         if scores["tuned"] <= scores[name] or p >= spec.alpha:
             reason = f"not better than {name} beyond chance: {_compared(evidence, name, p)}"
             return Judgement(KEPT, reason, numbers)
-    reason = f"first champion: {_compared(evidence, 'base', over_base)}"
+    reason = f"first champion: {_compared(evidence, 'base', chances['base'])}"
     return Judgement(PROMOTED, reason, numbers)
 
 

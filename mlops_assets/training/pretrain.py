@@ -4,7 +4,8 @@ It learns two things from the texts of the train split: what customers' language
 (next-token prediction over the prompt), and how an answer looks. For the latter a label
 drawn at random is written somewhere into the text, and the answer has to name it. So the base
 knows the chat format, the JSON frame and the label words, and has never seen which text has
-which label: it is honestly poor at the task until it is fine-tuned.
+which label: it is honestly poor at the task until it is fine-tuned. Where answers are free text,
+each prompt is followed by the answer of a row drawn at random: how answers sound, not which.
 """
 
 import logging
@@ -76,8 +77,10 @@ class _Corpus:
         prompts = [[dict(message) for message in row.prompt] for row in rows]
         chats = tokenizer.apply_chat_template(prompts, add_generation_prompt=True)
         self._prompts: Documents = chats["input_ids"]
-        frame = answer_frame(rows[0], labels)
+        frame = answer_frame(rows[0], labels) if labels else []
         self._frame = [tokenizer.encode(part, add_special_tokens=False) for part in frame]
+        texts = [] if labels else [row.answer for row in rows]
+        self._answers = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
         self._labels = [
             tokenizer.convert_tokens_to_ids(label_literals({name: values}))
             for name, values in labels.items()
@@ -99,6 +102,8 @@ class _Corpus:
         return batches
 
     def _document(self, prompt: list[int]) -> list[int]:
+        if self._answers:
+            return [*prompt, *self._random.choice(self._answers), self._end]
         chosen = [self._random.choice(values) for values in self._labels]
         asked = prompt[:]
         for label in chosen:

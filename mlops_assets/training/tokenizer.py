@@ -1,13 +1,15 @@
 """The tokenizer of the tiny base model: byte-level BPE learnt on the train split's texts.
 
-Notable choices, all for a small model's sake: text is lowercased, the answer's fixed parts
-(``{"queue":``) and every label in its quotes (``"billing"``) are single tokens, so an answer
-is a handful of tokens. A label's token keeps the quotes, so that the same word in a
-customer's text stays an ordinary word.
+Notable choices where answers have labels, all for a small model's sake: text is lowercased, the
+answer's fixed parts (``{"queue":``) and every label in its quotes (``"billing"``) are single
+tokens, so an answer is a handful of tokens. A label's token keeps the quotes, so that the same
+word in a customer's text stays an ordinary word. Answers in free text are learnt from like the
+prompts, and nothing is lowercased: what is decoded must be able to equal the answer.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import LineageError
@@ -32,16 +34,17 @@ CHAT_TEMPLATE = (
 def train_tokenizer(
     rows: Sequence[Row], labels: Mapping[str, Sequence[str]], vocabulary: int
 ) -> "PreTrainedTokenizerFast":
-    """Learn ``vocabulary`` BPE tokens from the prompts of ``rows`` and add the answer's tokens.
+    """Learn ``vocabulary`` BPE tokens from the texts of ``rows`` and add the answer's tokens.
 
-    The answers of ``rows`` are not read, but for the first one's fixed parts.
+    With ``labels`` the answers of ``rows`` are not read, but for the first one's fixed parts.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    core.normalizer = normalizers.Lowercase()
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if labels:
+        core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(labels))
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -50,8 +53,11 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(prompt_texts(rows), trainer)
-    core.add_tokens(_answer_tokens(rows[0], labels))
+    if labels:
+        core.train_from_iterator(prompt_texts(rows), trainer)
+        core.add_tokens(_answer_tokens(rows[0], labels))
+    else:
+        core.train_from_iterator(chain(prompt_texts(rows), (row.answer for row in rows)), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,

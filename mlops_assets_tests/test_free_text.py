@@ -1,0 +1,192 @@
+"""Answers in free text, without labels, pass through every stage."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, digest_json
+from mlops_assets.dataset.splits import SplitSpec, split
+from mlops_assets.evaluation import gate
+from mlops_assets.evaluation.report import evaluate, read_report
+from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.monitoring.features import make_columns
+from mlops_assets.promotion.evidence import NoEvidence, read_evidence
+from mlops_assets.promotion.package import render_card
+from mlops_assets.promotion.policy import PromotionSpec, judge
+from mlops_assets.refs import (
+    AdapterRef,
+    BaseModelRef,
+    EvalReportRef,
+    PredictionRecord,
+    Row,
+    SplitsRef,
+    ValidatedRef,
+    read_rows,
+    write_jsonl,
+)
+from mlops_assets.training.base_model import provide
+from mlops_assets.training.finetune import finetune
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+
+ANSWERS = {
+    "refund": "You get your money back within Five days.",
+    "parcel": "Parcels are sent every morning, Monday to Friday.",
+    "password": "Use the link \u201eForgotten\u201c on the login page.",
+    "invoice": "Invoices are under Account > Documents.",
+}
+FILLERS = ("please", "hello", "today", "again", "my", "the", "about", "help", "need", "quickly")
+BASE = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "layers": 1, "heads": 1}
+TUNE = {"rank": 8, "alpha": 8, "epochs": 10, "pack_tokens": 256, "learning_rate": 1e-2}
+MEASURE = {"max_new_tokens": 40, "latency_requests": 2, "ragas_rows": 10}
+
+
+def _row(number: int) -> Row:
+    dice = random.Random(number)
+    topic = dice.choice(list(ANSWERS))
+    words = [*dice.sample(FILLERS, 4), topic]
+    dice.shuffle(words)
+    asked = {"role": "user", "content": f"{' '.join(words)} {number}"}
+    answer = {"role": "assistant", "content": ANSWERS[topic]}
+    return Row(f"r{number}", "", f"g{number}", (asked, answer), {"topic": topic})
+
+
+class Lineage(BaseModel, arbitrary_types_allowed=True):
+    """What the stages made of the rows."""
+
+    store: ArtifactStore
+    splits: SplitsRef
+    base: BaseModelRef
+    adapter: AdapterRef
+    evaluated: EvalReportRef
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return read_report(self.store, self.evaluated.artifact)
+
+
+@pytest.fixture(scope="module")
+def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
+    from contextlib import nullcontext
+
+    store = ArtifactStore(tmp_path_factory.mktemp("text"))
+    rows = [_row(number) for number in range(300)]
+
+    def produce(directory: Path) -> dict[str, str]:
+        write_jsonl(directory / "rows.jsonl", rows)
+        return {"rows_sha256": digest_json([row.id for row in rows])}
+
+    artifact = store.build(Recipe("validated_dataset", {}, {}, "1"), produce)
+    validated = ValidatedRef(artifact, "d" * 32, 300, 300, {}, {})
+    splits = split(store, validated, SplitSpec())
+    base = provide(store, splits, BaseModelSpec(**BASE))
+    tuned = finetune(
+        store, splits, base, FinetuneSpec(**TUNE), lambda: nullcontext("run"), "dagster"
+    )
+    spec = EvaluationSpec(**MEASURE)
+    evaluated = evaluate(store, splits, base, tuned, None, spec, lambda *_: None)
+    return Lineage(store=store, splits=splits, base=base, adapter=tuned, evaluated=evaluated)
+
+
+@pytest.mark.slow
+def test_answers_are_learnt_and_come_back_letter_by_letter(lineage: Lineage) -> None:
+    scores = lineage.report["exact_match"]
+    assert scores["tuned"] > scores["base"] + 0.3
+    assert scores["tuned"] > 0.6
+    folder = lineage.store.path(lineage.evaluated.artifact)
+    lines = (folder / "predictions.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["tuned"] for line in lines} & set(ANSWERS.values())
+
+
+@pytest.mark.slow
+def test_the_base_model_has_no_tokens_of_answers(lineage: Lineage) -> None:
+    """Its tokenizer learnt from prompts and answers alike, and gives every letter back."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(lineage.store.path(lineage.base.artifact))
+    for text in (*ANSWERS.values(), "Gr\u00fc\u00dfe, \U0001f642 MiXed  Case"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == text
+    assert len(tokenizer.encode(ANSWERS["parcel"])) < 25
+    # The special tokens and what the answers' own letters made: no whole answer among them.
+    assert not set(tokenizer.get_vocab()) & set(ANSWERS.values())
+
+
+@pytest.mark.slow
+def test_what_does_not_apply_is_absent_not_zero(lineage: Lineage) -> None:
+    report = lineage.report
+    assert report["answers"] == "text"
+    assert "valid_json" not in report
+    assert report["fields"] == {}
+    assert report["exact_match"]["majority"] is None
+    assert report["exact_match"]["tfidf"] is None
+    assert report["floors"] == {"minimum_exact_match": 0.0}
+    closeness = report["ragas"]["metrics"]["non_llm_string_similarity"]
+    assert closeness["tuned"] > closeness["base"]
+    assert not (lineage.store.root / "baselines").exists()
+
+
+@pytest.mark.slow
+def test_a_floor_that_cannot_apply_is_refused(lineage: Lineage) -> None:
+    spec = EvaluationSpec(**MEASURE, minimum_valid_json=0.9)
+    with pytest.raises(LineageError, match=r"free text.*minimum_valid_json to 0"):
+        evaluate(
+            lineage.store, lineage.splits, lineage.base, lineage.adapter, None, spec, lambda *_: ...
+        )
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_there_is(lineage: Lineage) -> None:
+    page = (lineage.store.path(lineage.evaluated.artifact) / "report.html").read_text("utf-8")
+    assert "JSON" not in page
+    assert "TF-IDF" not in page
+    assert "What is confused" not in page
+    assert "By field" not in page
+    assert "string similarity" in page
+
+
+@pytest.mark.slow
+def test_the_gate_and_the_decision_ask_for_what_applies(lineage: Lineage) -> None:
+    report = lineage.report
+    floors = gate.check_floors(report)
+    assert [floor.name for floor in floors] == ["exact match"]
+    assert gate.passes(floors)
+    evidence = read_evidence(lineage.store, lineage.evaluated.artifact)
+    assert set(evidence.exact_match) == {"base", "tuned"}
+    judged = judge(evidence, None, PromotionSpec(min_items=20))
+    assert judged.outcome == "promoted", judged.reason
+    assert set(judged.numbers) == {"p_base"}
+
+
+@pytest.mark.slow
+def test_only_free_text_may_lack_a_majority(lineage: Lineage) -> None:
+    """A report of labelled answers that lost its baseline is no evidence."""
+    from mlops_assets.promotion.evidence import check
+
+    report = lineage.report | {"answers": "json"}
+    folder = lineage.store.path(lineage.evaluated.artifact)
+    outcomes = list(map(json.loads, (folder / "correct.jsonl").read_text("utf-8").splitlines()))
+    with pytest.raises(NoEvidence, match="majority"):
+        check(report, outcomes)
+    assert not gate.passes(gate.check_floors(report))
+
+
+@pytest.mark.slow
+def test_the_model_card_speaks_of_text(lineage: Lineage) -> None:
+    card = render_card("faq", lineage.adapter, lineage.evaluated, lineage.report)
+    assert "JSON" not in card
+    assert "answer with a short text" in card
+    assert "| exact match |" in card
+
+
+@pytest.mark.slow
+def test_drift_compares_the_length_of_the_answers(lineage: Lineage) -> None:
+    train = list(read_rows(lineage.store.path(lineage.splits.artifact) / "train.jsonl"))
+    record = PredictionRecord("p", "", "simulated", train[0].prompt, "two words", {})
+    columns = {c.name: c for c in make_columns(train, [record], lineage.splits.labels, 50, 0)}
+    assert not [name for name in columns if name.startswith("predicted_")]
+    assert columns["answer_words"].current == [2.0]
+    assert min(columns["answer_words"].reference) > 4
