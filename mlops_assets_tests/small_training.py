@@ -32,6 +32,7 @@ SPEC = FinetuneSpec(
     learning_rate=1e-2,
     checkpoint_seconds=0,
 )
+RARELY = SPEC.model_copy(update={"checkpoint_seconds": 3600})
 LOG_POINTS = 3  # a point of the log is then the mean loss of four steps
 STEPS = 12
 """Optimiser steps of ``SPEC``: four in each epoch."""
@@ -54,22 +55,21 @@ def make_inputs(store: ArtifactStore) -> tuple[SplitsRef, BaseModelRef]:
     return splits, provide(store, splits, BASE)
 
 
-def train(root: Path, **settings: Any) -> Artifact:
+def train(root: Path, spec: FinetuneSpec = SPEC) -> Artifact:
     """Train in the store at ``root``, or go on with what was begun there."""
     store = ArtifactStore(root)
     splits, base = make_inputs(store)
-    spec = FinetuneSpec(**(SPEC.model_dump(exclude_unset=True) | settings))
     with patch("mlops_assets.training.arguments.LOG_POINTS", LOG_POINTS):
         return finetune(store, splits, base, spec, no_mlflow, "run").artifact
 
 
-def train_until_killed(root: Path, where: str, **settings: Any) -> None:
+def train_until_killed(root: Path, where: str) -> None:
     """Train in ``root`` and die of SIGKILL: at a step, or in the middle of a checkpoint."""
     if where.isdigit():
         with acting_at_step(int(where), die):
-            train(root, **settings)
+            train(root)
     with patch(f"mlops_assets.artifacts.{where}", side_effect=die):
-        train(root, **settings)
+        train(root)
 
 
 @contextmanager
@@ -92,6 +92,15 @@ def acting_at_step(step: int, act: Any) -> Iterator[None]:
         yield
 
 
+class Stopped(BaseException):
+    """As Dagster's: nothing on the way takes it for an error."""
+
+
+def stop(*_: Any) -> None:
+    """In the place of dying, where the test wants to look at what is left."""
+    raise Stopped
+
+
 def die(*_: Any) -> None:
     """As a process dies whose machine is taken away."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -104,8 +113,12 @@ def no_mlflow() -> Iterator[str]:
 
 
 def _row(number: int) -> Row:
-    queue = list(QUEUES)[number % 3]
-    text = f"Hello, {QUEUES[queue]} number {number % 17}!"
-    answer = json.dumps({"queue": queue}, separators=(",", ":"))
-    messages = ({"role": "user", "content": text}, {"role": "assistant", "content": answer})
-    return Row(f"r{number}", "", f"g{number}", messages, {})
+    good, bad = (list(QUEUES)[(number + shift) % 3] for shift in (0, 1))
+    asked = {"role": "user", "content": f"Hello, {QUEUES[good]} number {number % 17}!"}
+    messages = (asked, _answer(good))
+    return Row(f"r{number}", "", f"g{number}", messages, {}, rejected=_answer(bad))
+
+
+def _answer(queue: str) -> dict[str, str]:
+    content = json.dumps({"queue": queue}, separators=(",", ":"))
+    return {"role": "assistant", "content": content}

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dagster as dg
@@ -24,11 +23,15 @@ from mlops_assets.home import Home, translate_disk_full
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import AdapterRef, dump_ref
 from mlops_assets.training.checkpoints import KEPT
+from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.small_training import (
+    RARELY,
     STEPS,
+    Stopped,
     acting_at_step,
     make_inputs,
+    stop,
     train,
     train_until_killed,
 )
@@ -56,7 +59,7 @@ def root(inputs: Path, tmp_path: Path) -> Path:
 def uninterrupted(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """What the training makes when nothing happens and no checkpoint is written."""
     root = shutil.copytree(inputs, tmp_path_factory.mktemp("whole") / "artifacts")
-    artifact = train(root, checkpoint_seconds=3600)
+    artifact = train(root, RARELY)
     assert artifact.summary["steps"] == STEPS
     return artifact
 
@@ -115,18 +118,31 @@ def test_killed_training_ends_with_the_same_bytes(
 @pytest.fixture(scope="module")
 def begun(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which the training stopped after step 7, with checkpoints of 6 and 7."""
-
-    class Stop(Exception):
-        pass
-
-    def stop() -> None:
-        raise Stop
-
     root = shutil.copytree(inputs, tmp_path_factory.mktemp("begun") / "artifacts")
-    with acting_at_step(8, stop), pytest.raises(Stop):
+    with acting_at_step(8, stop), pytest.raises(Stopped):
         train(root)
     assert saved_steps(root) == [6, 7]
     return root
+
+
+@pytest.mark.parametrize(("method", "adapter"), [("dpo", "lora"), ("sft", "full")])
+def test_every_method_goes_on_to_the_same_bytes(
+    root: Path, tmp_path: Path, method: str, adapter: str
+) -> None:
+    spec = FinetuneSpec(
+        method=method,
+        adapter=adapter,
+        epochs=1,
+        rows_per_step=16 if method == "dpo" else 8,
+        pack_tokens=192 if method == "sft" else 512,
+        learning_rate=1e-2,
+        checkpoint_seconds=0,
+    )
+    whole = train(Path(shutil.copytree(root, tmp_path / "whole")), spec)
+    with acting_at_step(3, stop), pytest.raises(Stopped):
+        train(root, spec)
+    assert saved_steps(root) == [1, 2]
+    assert train(root, spec).digest == whole.digest
 
 
 def test_an_older_checkpoint_gives_the_same_bytes(
@@ -164,26 +180,19 @@ def test_other_work_in_the_process_changes_nothing(root: Path, uninterrupted: Ar
 
 
 @pytest.fixture
-def stopped_by_signals() -> Iterator[type[BaseException]]:
-    """A handler like Dagster's: it raises."""
-
-    class Stopped(BaseException):
-        pass
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Stopped
-
+def stopped_by_signals() -> Iterator[None]:
+    """Handlers like Dagster's: they raise."""
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield Stopped
+    yield
     for number, handler in before.items():
         assert signal.signal(number, handler) is stop, "the previous handler was not put back"
 
 
+@pytest.mark.usefixtures("stopped_by_signals")
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 5), (signal.SIGINT, STEPS)])
 def test_an_interrupted_training_saves_its_step(
     root: Path,
     uninterrupted: Artifact,
-    stopped_by_signals: type[BaseException],
     number: signal.Signals,
     step: int,
     caplog: pytest.LogCaptureFixture,
@@ -192,8 +201,8 @@ def test_an_interrupted_training_saves_its_step(
         for _ in range(2):  # the second, as of a whole group of processes, changes nothing
             os.kill(os.getpid(), number)
 
-    with acting_at_step(step, interrupt), pytest.raises(stopped_by_signals):
-        train(root, checkpoint_seconds=3600)
+    with acting_at_step(step, interrupt), pytest.raises(Stopped):
+        train(root, RARELY)
     assert saved_steps(root) == [step]
     assert f"saved at step {step} of {STEPS}" in caplog.text
     assert train(root).digest == uninterrupted.digest
