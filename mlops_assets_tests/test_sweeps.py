@@ -177,6 +177,8 @@ def test_mlflow_tells_the_truth(ended: tuple[Home, SweepResult]) -> None:
     assert states[("complete", "FINISHED")] == counted["complete"]
     assert states[("pruned", "KILLED")] == counted["pruned"]
     assert sum(states.values()) == 5
+    assert {run.info.experiment_id for run in nested} == {parent.info.experiment_id}
+    assert all(str(home.root) in run.info.artifact_uri for run in nested)
     best = next(run for run in nested if run.info.run_name == f"trial {result.best.number}")
     assert best.data.metrics["validation_loss"] == pytest.approx(result.best.value)
     assert float(best.data.params["learning_rate"]) == result.best.params["learning_rate"]

@@ -48,7 +48,10 @@ def trial_run(parent: str, number: int) -> Iterator[str]:
     import mlflow
     from optuna import TrialPruned
 
-    run = mlflow.start_run(run_name=f"trial {number}", nested=True, parent_run_id=parent)
+    experiment = mlflow.MlflowClient().get_run(parent).info.experiment_id
+    run = mlflow.start_run(
+        experiment_id=experiment, run_name=f"trial {number}", nested=True, parent_run_id=parent
+    )
     status, state = "KILLED", "interrupted"
     try:
         yield str(run.info.run_id)
