@@ -94,7 +94,7 @@ def test_pairs_that_are_none(tmp_path: Path, pair: dict[str, Any]) -> None:
 
 
 CSV_ROWS = (
-    b'prompt,completion\na,"1"\n"open,2\nb,3\n\nc\nd,4,5\n"e\nf",6\n\xff,7\ng\0,8\n'
+    b'\xef\xbb\xbfprompt,completion\na,"1"\n"open,2\nb,3\n\nc\nd,4,5\n"e\nf",6\n\xff,7\ng\0,8\n'
     b'"never closed,9\nh,10\ni,11\nlast'
 )
 
@@ -178,8 +178,9 @@ REFUSED: list[tuple[str, Callable[[Path], None], str]] = [
     ("data", holds(b"hello\nworld\n"), "none of the formats.*Name its format"),
     ("data.jsonl", holds(b'{"text": "x"}\n'), "fields are text.*completion=answer"),
     ("data.csv", holds(b"a,b\n1,2\n"), "fields are a, b"),
-    ("data.csv", holds(b"a,a\n1,2\n"), "repeats a column"),
-    ("data.csv", holds(b'a,"b\n1,2\n'), r"cannot be read \(unclosed_quote\)"),
+    ("data.csv", holds(b"a,a\n1,2\n"), "a column stands there twice"),
+    ("data.csv", holds("prompt,r\u00e9ponse\n".encode("latin-1")), "not UTF-8 text.*iconv"),
+    ("data.csv", holds(b'a,"b\n1,2\n'), "quoted field of the line is never closed"),
     ("data.parquet", cut_parquet, "is damaged"),
     ("data.parquet", holds(b"PAR1"), "is damaged"),
     ("data.jsonl", symlink, "is a symbolic link"),

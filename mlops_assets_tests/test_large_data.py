@@ -72,10 +72,10 @@ def test_what_is_tolerated_is_judged_over_all_rows(
         validated(tmp_path, [*good, *["{broken"] * 50], **FREE)
 
 
-@pytest.mark.parametrize("limit", ["CHUNK_ROWS", "CHUNK_CHARACTERS"])
+@pytest.mark.parametrize("limit", ["CHUNK_ROWS", "CHUNK_BYTES"])
 def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(validation, limit, 4)
-    found = [sources.Candidate("f", number, "x") for number in range(10)]
+    found = [sources.Candidate("f", number, "x", size=1) for number in range(10)]
     assert [len(chunk) for chunk in validation.chunks(found)] == [4, 4, 2]
 
 

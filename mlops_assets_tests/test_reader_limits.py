@@ -152,8 +152,8 @@ def dictionary(path: Path, size: int, rows: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "rows", "says"),
-    [(2**20, 2**20, "more than a thousand times"), (100 * 2**20, 64, "MiB of memory")],
-    ids=["a terabyte of rows", "a row group of gigabytes"],
+    [(2**19, 2**20, "more than a thousand times"), (100 * 2**20, 64, "MiB of memory")],
+    ids=["half a terabyte of rows", "a row group of gigabytes"],
 )
 def test_a_bomb_of_parquet_is_refused(tmp_path: Path, size: int, rows: int, says: str) -> None:
     path = tmp_path / "bomb.parquet"

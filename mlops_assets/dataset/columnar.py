@@ -111,10 +111,10 @@ def _rows(
 def _record(name: str, number: int, line: bytes, split: str | None) -> Record:
     value = orjson.loads(line)
     if isinstance(value, str):
-        return Record(name, number, "", None, value, split)
+        return Record(name, number, "", None, value, split, len(line))
     content = {key: _without_none(item) for key, item in value.items()}
     source = line[: 4 * SHOWN].decode("utf-8", "replace")
-    return Record(name, number, source, content, SOUND, split)
+    return Record(name, number, source, content, SOUND, split, len(line))
 
 
 def _without_none(value: Any) -> Any:

@@ -20,6 +20,7 @@ from mlops_assets.dataset import (
     validation,
     versioning,
 )
+from mlops_assets.dataset.lines import SHOWN
 from mlops_assets.dataset.records import FORMS
 from mlops_assets.home import Home
 from mlops_assets.privacy import excerpt
@@ -164,7 +165,7 @@ def no_leakage(
 
 def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
     records = islice(formats.read(Path(ref.path), ref.format), 3)
-    lines = "\n".join(excerpt(record.source.rstrip()) for record in records)
+    lines = "\n".join(excerpt(record.source[:SHOWN].rstrip()) for record in records)
     files = [{"file": name, "bytes": size} for name, size in ref.files.items()]
     return {
         "dvc_hash": ref.version,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset.lines import LONGEST_LINE, SHOWN, Line, read_lines
-from mlops_assets.dataset.records import SOUND, Record
+from mlops_assets.dataset.records import FORMS, SOUND, Record, hint
 
 MOST_LINES = 500  # of one row
 DELIMITERS = {"csv": ",;|", "tsv": "\t"}
@@ -84,10 +84,10 @@ def _header(path: Path, lines: _Lines, delimiter: str) -> list[str]:
     names, form = _fields(lines, first, delimiter) if first else ([], "blank_line")
     if form == SOUND and len(set(names)) == len(names) > 0:
         return names
-    problem = "repeats a column" if form == SOUND else f"cannot be read ({form})"
+    problem = "a column stands there twice" if form == SOUND else FORMS[form]
     raise LineageError(
-        f"The header line of {path} {problem}.",
-        "Give the file one header line that names each column once.",
+        f"The header line of {path} cannot be used: {problem}.",
+        f"Give the file one header line that names each column once.{hint({form: 1})}",
     )
 
 
@@ -101,7 +101,8 @@ def _record(file: str, lines: _Lines, first: Line, header: list[str], delimiter:
         lines.give_back()
     source = "".join(line.text for line in lines.taken)[:SHOWN]
     content = dict(zip(header, fields, strict=True)) if form == SOUND else None
-    return Record(file, first.number, source, content, form)
+    size = sum(line.size for line in lines.taken)
+    return Record(file, first.number, source, content, form, size=size)
 
 
 def _fields(lines: _Lines, first: Line, delimiter: str) -> tuple[list[str], str]:

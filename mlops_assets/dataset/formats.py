@@ -35,7 +35,7 @@ FORMATS = {
 DIRECTORIES = ("datasets", "shards", "labelled_csv")
 SPLIT_FILES = ("train", "test")
 LABELLED_COLUMNS = {"text", "category"}
-SAMPLE = 100  # records that decide what the fields of a file are
+SAMPLE = 100  # sound records that decide what the fields of a file are
 MOST_NAMES = 20  # field names that an error shows
 
 _MAGIC = {
@@ -85,7 +85,7 @@ def layout(path: Path, kind: str, mapping: Mapping[str, str]) -> Layout:
     Raises LineageError where no shape fits them, or where ``mapping`` names a field that none
     of them has.
     """
-    sample = [item for item in islice(read(path, kind), SAMPLE) if item.content is not None]
+    sample = list(islice((item for item in read(path, kind) if item.content is not None), SAMPLE))
     fields = frozenset(name for item in sample for name in item.content or ())
     if sample and (lost := [column for column in mapping.values() if column not in fields]):
         raise _no_shape(f"{path} has no field {excerpt(lost[0])!r}", fields)
@@ -182,7 +182,7 @@ def _read_json(path: Path) -> Iterator[Record]:
             if form == "broken_json":
                 form = "broken_json" if line.ended else "truncated_line"
                 form = form if line.text.strip() else "blank_line"
-        yield Record(path.name, line.number, line.text, content, form)
+        yield Record(path.name, line.number, line.text, content, form, size=line.size)
 
 
 def _read_shards(path: Path, columns: Collection[str]) -> Iterator[Record]:

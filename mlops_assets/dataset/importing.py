@@ -166,7 +166,7 @@ def _reported(rows: Iterator[Candidate], found: RawDatasetRef) -> Iterator[Candi
     total, read = sum(found.files.values()), 0
     with progress(logger, "reading", total) as advance:
         for number, row in enumerate(rows, 1):
-            read += len(row.source)
+            read += row.size
             if number % STRIDE == 0:
                 advance(read, f"{number:,} rows")
                 read = 0

@@ -13,9 +13,9 @@ from typing import IO, NamedTuple
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset.records import SOUND
 
-LONGEST_LINE = 4 * 2**20  # bytes, line end included
+LONGEST_LINE = 2**20  # bytes, line end included; some 250,000 tokens
 BLOCK = 2**20  # bytes
-SHOWN = 2000  # characters of a line that are kept to show of it
+SHOWN = 8000  # characters of a line that are kept to show of it
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -30,6 +30,8 @@ class Line(NamedTuple):
     """``SOUND``, or what is wrong with it: one of ``records.FORMS``."""
     ended: bool
     """Whether a line feed ends it; only a last line may lack one."""
+    size: int
+    """Bytes in the file."""
 
 
 def read_lines(path: Path) -> Iterator[Line]:
@@ -39,8 +41,8 @@ def read_lines(path: Path) -> Iterator[Line]:
         while data := stream.readline(LONGEST_LINE + 1):
             number += 1
             if len(data) > LONGEST_LINE:
-                ended = data.endswith(b"\n") or _skip_line(stream)
-                yield Line(number, _shown(data), "oversize_line", ended)
+                size, ended = _skip_line(stream, data)
+                yield Line(number, _shown(data), "oversize_line", ended, size)
             else:
                 yield _line(number, data.removeprefix(BYTE_ORDER_MARK) if number == 1 else data)
 
@@ -71,18 +73,20 @@ def _line(number: int, data: bytes) -> Line:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return Line(number, _shown(data), "not_utf8", ended)
+        return Line(number, _shown(data), "not_utf8", ended, len(data))
     if "\0" in text:
-        return Line(number, text[:SHOWN], "nul_byte", ended)
-    return Line(number, text, SOUND, ended)
+        return Line(number, text[:SHOWN], "nul_byte", ended, len(data))
+    return Line(number, text, SOUND, ended, len(data))
 
 
-def _skip_line(stream: IO[bytes]) -> bool:
-    """Read on to the end of the line; whether it has one."""
-    while part := stream.readline(BLOCK):
-        if part.endswith(b"\n"):
-            return True
-    return False
+def _skip_line(stream: IO[bytes], part: bytes) -> tuple[int, bool]:
+    """Read on from ``part`` to the end of the line: its bytes, and whether it has an end."""
+    size = len(part)
+    while not part.endswith(b"\n"):
+        if not (part := stream.readline(BLOCK)):
+            return size, False
+        size += len(part)
+    return size, True
 
 
 def _shown(data: bytes) -> str:

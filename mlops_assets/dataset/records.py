@@ -47,3 +47,5 @@ class Record(NamedTuple):
     form: str = SOUND
     split: str | None = None
     """``train`` or ``test`` where the file's name fixes it."""
+    size: int = 0
+    """Bytes read for it."""

@@ -74,7 +74,7 @@ class Candidate:
     line: int
     """Line number in the file, from 1."""
     source: str
-    """The line as it stands, personal data included: only ``privacy.excerpt`` may show it."""
+    """The beginning of the line, personal data included: only ``privacy.excerpt`` may show it."""
     form: str = SOUND
     """Or one of ``records.FORMS``: why the line holds no conversation."""
     id: str | None = None
@@ -88,6 +88,8 @@ class Candidate:
     slices: dict[str, str] = field(default_factory=dict)
     split: str | None = None
     redactions: Counter[str] = field(default_factory=Counter)
+    size: int = 0
+    """Bytes read for it."""
 
 
 def normalised(text: str) -> str:
@@ -193,12 +195,12 @@ class _Reader:
     def candidate(self, record: Record) -> Candidate:
         place = (record.file, record.line, record.source[:SHOWN])
         if (content := record.content) is None:
-            return Candidate(*place, form=record.form)
+            return Candidate(*place, form=record.form, size=record.size)
         get, found = self._getter(content), Counter[str]()
         try:
             said = conversation(get, self.shape, self.answer_field, self.detector, found)
         except MalformedError as fault:
-            return Candidate(*place, form=str(fault))
+            return Candidate(*place, form=str(fault), size=record.size)
         split = record.split or get("split")
         return Candidate(
             *place,
@@ -212,6 +214,7 @@ class _Reader:
             slices=self._slices(content, said),
             split=split if split in formats.SPLIT_FILES else None,
             redactions=found,
+            size=record.size,
         )
 
     def _getter(self, content: Mapping[str, Any]) -> Get:

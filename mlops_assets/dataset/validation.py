@@ -41,7 +41,7 @@ ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
 CLASS_BALANCE = "class_balance.png"
 SCRATCH = ".scratch"  # below the artifact while it is built
 MOST_SLICES = 200  # shown on the asset's page
-CHUNK_ROWS, CHUNK_CHARACTERS = 20_000, 32_000_000  # what is in memory at a time, at most
+CHUNK_ROWS, CHUNK_BYTES = 20_000, 32_000_000  # what is in memory at a time, at most
 
 
 def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> ValidatedRef:
@@ -152,15 +152,15 @@ def to_row(candidate: Candidate, answer: Answer | None, labels: Labels) -> Row:
 
 
 def chunks(found: Iterable[Candidate]) -> Iterator[list[Candidate]]:
-    """``found`` in lists that are bounded in rows and in characters."""
+    """``found`` in lists that are bounded in rows and in bytes."""
     chunk: list[Candidate] = []
-    characters = 0
+    size = 0
     for candidate in found:
         chunk.append(candidate)
-        characters += len(candidate.source)
-        if len(chunk) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+        size += candidate.size
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
             yield chunk
-            chunk, characters = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
@@ -206,7 +206,7 @@ def _judge_rows(
                 for number, reason in reasons.items()
             )
             first += len(chunk)
-            advance(sum(len(item.source) for item in chunk), f"{first} rows")
+            advance(sum(item.size for item in chunk), f"{first} rows")
     return first, suite.verdict()
 
 
