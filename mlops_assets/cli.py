@@ -1,6 +1,7 @@
 """The ``mlops`` command: data in, the state of the lineage, and the development servers."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -12,6 +13,9 @@ from rich.console import Console
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.reproduction import DIFFERENT
+from mlops_assets.reproduction import reproduce as rebuild_version
+from mlops_assets.reproduction_table import print_reproduction
 from mlops_assets.servers import run_servers
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary
@@ -135,6 +139,28 @@ def sweep(
         _print_json(sweep_table.as_json(result))
     else:
         sweep_table.print_result(result)
+
+
+@app.command()
+@plain_errors
+def reproduce(
+    version: Annotated[int, typer.Argument(min=1, help="Number of the registered version.")],
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model; default: the one registered last.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Train a registered version again from its commit, data, lock files and settings, in a
+    clean worktree, and compare. Exit code 0 if the adapter is equal byte for byte, or, on other
+    hardware, its losses agree; 1 otherwise."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    result = rebuild_version(Home.from_environment(), version, model)
+    if as_json:
+        _print_json(result.as_json())
+    else:
+        print_reproduction(result)
+    if result.verdict == DIFFERENT:
+        raise typer.Exit(1)
 
 
 def _print_json(value: object) -> None:

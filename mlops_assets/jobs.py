@@ -22,6 +22,10 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "From the data to a promotion decision; what the sensors start.",
         ("dataset", "training", "evaluation", "promotion"),
     ),
+    "train": (
+        "From the data to an adapter, without judging it; what `mlops reproduce` runs.",
+        ("dataset", "training"),
+    ),
     "evaluate": (
         "Measure the latest adapter beside base, champion and baselines.",
         ("evaluation",),

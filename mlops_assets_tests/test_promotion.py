@@ -16,10 +16,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets import provenance
 from mlops_assets.artifacts import Artifact, LineageError, Recipe
 from mlops_assets.home import Home
 from mlops_assets.ledger import KEPT, NO_VERDICT, PROMOTED, Ledger
-from mlops_assets.promotion import defs, evidence, package, policy, provenance, registry
+from mlops_assets.promotion import defs, evidence, package, policy, registry
 from mlops_assets.promotion.decision import decide
 from mlops_assets.promotion.version_tags import REQUIRED, VersionTags, make_tags
 from mlops_assets.refs import (
@@ -46,11 +47,28 @@ class Case:
     evaluated: EvalReportRef
 
 
-def make_artifact(home: Home, kind: str, seed: str, files: Mapping[str, str]) -> Artifact:
-    def produce(directory: Path) -> dict[str, Any]:
+ORIGIN = {
+    "versions": asdict(VERSIONS),
+    "splits_digest": "s" * 64,
+    "settings": json.dumps({"lora_adapter": {"rank": 8}}),
+    "hardware": {"cpu": "x"},
+    "libraries": {"torch": "2"},
+    "train_loss": 0.5,
+    "validation_loss": 0.6,
+}
+
+
+def make_artifact(
+    home: Home,
+    kind: str,
+    seed: str,
+    files: Mapping[str, str],
+    summary: Mapping[str, Any] | None = None,
+) -> Artifact:
+    def produce(directory: Path) -> Mapping[str, Any]:
         for name, text in files.items():
             (directory / name).write_text(text)
-        return {}
+        return summary or {}
 
     return home.store.build(Recipe(kind, {"seed": seed}, {}, "1"), produce)
 
@@ -93,7 +111,7 @@ def make_case(
     ``champion`` is the digest of the bundle it was compared with, and its right rows.
     """
     base = make_artifact(home, "base_model", "base", {"config.json": "{}"})
-    adapter = make_artifact(home, "lora_adapter", seed, {"adapter_model.safetensors": seed})
+    adapter = make_artifact(home, "lora_adapter", seed, {"adapter_model.safetensors": seed}, ORIGIN)
     generation = {"max_new_tokens": 32}
     bundle = ReleaseBundle(base, adapter, "t" * 64, "p" * 64, generation, VERSIONS)
     against, score = champion or (None, None)

@@ -12,8 +12,8 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.promotion import decision, package, policy, registry
-from mlops_assets.promotion.provenance import find_provenance
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
+from mlops_assets.provenance import find_provenance
 from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, RegisteredModelRef
 from mlops_assets.resources import Tracking, Workspace
 
@@ -109,7 +109,8 @@ def _version_metadata(
     """Name, lineage and model card of the version, as it was registered."""
     seen = registry.glance(home, ref.name)
     tags = dict(seen.versions.get(ref.version, {})) if seen else made.as_mapping()
-    recipe = package.package_recipe(ref.name, ref.bundle.digest, tags.get("report_digest", ""))
+    made_from = (tags.get(name, "") for name in ("report_digest", "origin_digest"))
+    recipe = package.package_recipe(ref.name, ref.bundle.digest, *made_from)
     found = store.find(recipe.kind, recipe.key)
     metadata: dict[str, Any] = {
         "model": ref.name,

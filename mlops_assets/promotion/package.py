@@ -16,6 +16,7 @@ from typing import Any
 
 from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
+from mlops_assets.promotion.origin import ORIGIN, origin_digest, render_origin
 from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
 
 FLAVOR = "mlops_bundle"
@@ -24,9 +25,9 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SYSTEMS = ("base", "tuned", "champion", "majority", "tfidf")
 
 
-def package_recipe(name: str, bundle_digest: str, report_digest: str) -> Recipe:
-    """What decides a package's bytes."""
-    inputs = {"bundle": bundle_digest, "report": report_digest}
+def package_recipe(name: str, bundle_digest: str, report_digest: str, origin: str) -> Recipe:
+    """What decides a package's bytes; ``origin`` is the digest of ``origin.json``."""
+    inputs = {"bundle": bundle_digest, "report": report_digest, "origin": origin}
     return Recipe("mlflow_model", inputs, {"name": name}, code_digest(__name__), ("mlflow",))
 
 
@@ -42,11 +43,13 @@ def build_package(
         (directory / CARD).write_text(card, encoding="utf-8")
         content = asdict(bundle) | {"digest": bundle.digest}
         (directory / BUNDLE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        (directory / ORIGIN).write_bytes(render_origin(adapter))
         shutil.copytree(store.path(bundle.adapter), directory / ADAPTER)
         _write_mlmodel(directory, bundle)
         return {"head": card_head(card)}
 
-    return store.build(package_recipe(name, bundle.digest, evaluated.artifact.digest), produce)
+    made_from = bundle.digest, evaluated.artifact.digest, origin_digest(adapter)
+    return store.build(package_recipe(name, *made_from), produce)
 
 
 def render_card(

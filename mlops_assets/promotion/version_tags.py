@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.promotion.provenance import Provenance
+from mlops_assets.promotion.origin import origin_digest
+from mlops_assets.provenance import Provenance
 from mlops_assets.refs import AdapterRef, EvalReportRef
 
 
@@ -29,6 +30,8 @@ class VersionTags:
     """``true`` or ``false``."""
     lock_file_hash: str
     code_version: str
+    origin_digest: str
+    """SHA-256 of ``origin.json`` in the registered package: see ``promotion.origin``."""
 
     def __post_init__(self) -> None:
         missing = [name for name, value in asdict(self).items() if not str(value or "").strip()]
@@ -72,4 +75,5 @@ def make_tags(adapter: AdapterRef, evaluated: EvalReportRef, provenance: Provena
         git_dirty="true" if provenance.git_dirty else "false",
         lock_file_hash=provenance.lock_file_hash,
         code_version=provenance.code_version,
+        origin_digest=origin_digest(adapter),
     )

@@ -40,9 +40,21 @@ class Provenance:
 
 def find_provenance(package: Path) -> Provenance:
     """The provenance of the code in ``package``, whose parent is the project."""
-    sources = hash_files(package, _source_files(package))
+    sources = hash_sources(package)
     commit, dirty = _git(package) or _built_in() or _sources_only(sources)
     return Provenance(commit, dirty, _lock_hash(package.parent), sources)
+
+
+def hash_sources(package: Path) -> str:
+    """SHA-256 over the package's source files: the tag ``code_version``."""
+    return hash_files(package, _source_files(package))
+
+
+def hash_lock_files(project: Path) -> str | None:
+    """SHA-256 over the project's lock files, or None where it has none."""
+    folder = project / "requirements"
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return hash_files(folder, files) if files else None
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> str:
@@ -100,10 +112,8 @@ def _sources_only(sources: str) -> tuple[str, bool]:
 def _lock_hash(project: Path) -> str:
     if built_in := os.environ.get("MLOPS_LOCK_HASH", "").strip():
         return built_in
-    folder = project / "requirements"
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    if files:
-        return hash_files(folder, files)
+    if locked := hash_lock_files(project):
+        return locked
     logger.warning("there is no lock file: the tag lock_file_hash is made of what is installed")
     installed = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()})
     return "environment-sha256:" + hashlib.sha256("\n".join(installed).encode()).hexdigest()

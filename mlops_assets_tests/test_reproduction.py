@@ -1,0 +1,339 @@
+"""`mlops reproduce`: the same bytes from a version's commit, and when it cannot be."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mlops_assets import cli
+from mlops_assets.artifacts import LineageError
+from mlops_assets.dataset import expectations, sources, splits, validation
+from mlops_assets.dataset.synthetic import LABELS
+from mlops_assets.home import Home
+from mlops_assets.profiles import PROJECT
+from mlops_assets.provenance import find_provenance
+from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
+from mlops_assets.reproduction import (
+    DIFFERENT,
+    IDENTICAL,
+    SIMILAR,
+    STEPS,
+    Reproduction,
+    Version,
+    bring_data,
+    check_code,
+    judge,
+    read_version,
+    reproduce,
+)
+from mlops_assets.training.base_model import provide
+from mlops_assets.training.finetune import finetune
+from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.worktree import clean_worktree
+from mlops_assets_tests.test_promotion import (
+    NAME,
+    Case,
+    make_artifact,
+    make_case,
+    make_report,
+    register,
+)
+from mlops_assets_tests.test_training import _no_mlflow
+
+DATA = "data/mine.jsonl"
+TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "heads": 1, "seed": 3}
+FAST = {"rank": 8, "alpha": 8, "epochs": 1, "pack_tokens": 256, "learning_rate": 1e-2}
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    command = ["git", "-C", str(folder), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def ticket(number: int) -> str:
+    answer = {name: values[number % len(values)] for name, values in LABELS.items()}
+    return json.dumps(
+        {
+            "id": f"t-{number}",
+            "timestamp": "2026-01-01T00:00:00Z",
+            "customer_id": f"c-{number}",
+            "messages": [
+                {"role": "system", "content": "Answer with JSON."},
+                {"role": "user", "content": f"question {number} about {answer['product']}"},
+                {"role": "assistant", "content": json.dumps(answer)},
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of this project with the code as it stands now, all of it committed."""
+    root = tmp_path / "checkout"
+    git(tmp_path, "clone", "-q", "--depth", "1", PROJECT.as_uri(), str(root))
+    for name in ("mlops_assets", "requirements"):
+        shutil.rmtree(root / name)
+        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    rows = "".join(ticket(number) + "\n" for number in range(240)).encode()
+    digest = hashlib.md5(rows, usedforsecurity=False).hexdigest()
+    (root / DATA).write_bytes(rows)
+    (root / f"{DATA}.dvc").write_text(f"outs:\n- md5: {digest}\n  path: mine.jsonl\n")
+    (root / "data/.gitignore").write_text("mine.jsonl\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "now", "--allow-empty")
+    monkeypatch.chdir(root)
+    return root
+
+
+def train(home: Home) -> AdapterRef:
+    store = home.store
+    checks = expectations.ValidationSpec(min_rows=1, slices=[])
+    validated = validation.validate(
+        store, sources.observe(sources.RawDatasetSpec(path=DATA)), checks
+    )
+    divided = splits.split(store, validated, splits.SplitSpec())
+    base = provide(store, divided, BaseModelSpec(**TINY))
+    return finetune(store, divided, base, FinetuneSpec(**FAST), _no_mlflow, "dagster-run")
+
+
+def evaluated(home: Home, adapter: AdapterRef) -> Case:
+    """The adapter with a report of it; what the report says does not matter here."""
+    bundle = ReleaseBundle(adapter.base, adapter.artifact, "t", "p", {}, adapter.versions)
+    report, _ = make_report(300, candidate=bundle.digest)
+    files = {"report.json": json.dumps(report)}
+    artifact = make_artifact(home, "eval_report", "r", files)
+    return Case(adapter, EvalReportRef(artifact, bundle, None))
+
+
+@pytest.mark.slow
+def test_a_version_comes_out_the_same_from_its_commit(
+    tracked_home: Home, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = evaluated(tracked_home, train(tracked_home))
+    number = register(tracked_home, case, find_provenance(checkout / "mlops_assets"))
+    # What happens in the checkout afterwards does not matter.
+    (checkout / "mlops_assets/training/spec.py").write_text("broken")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    result = reproduce(tracked_home, number, NAME, checkout)
+    assert result.verdict == IDENTICAL
+    for step, (registered, rebuilt) in result.digests.items():
+        assert registered == rebuilt, step
+    assert result.digests["adapter"][0] == case.adapter.artifact.digest
+    assert result.metrics["train_loss"][0] == result.metrics["train_loss"][1]
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(git(checkout, "worktree", "list").splitlines()) == 1
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+ROWS_HASH = hashlib.md5(b"rows\n", usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project under version control, with data that git does not carry."""
+    root = tmp_path / "project"
+    for name, text in {
+        "mlops_assets/__init__.py": "",
+        "mlops_assets/a.py": "x = 1",
+        "requirements/a.lock": "a",
+        ".dvc/config": "",
+        ".gitignore": "/rows.jsonl\n",
+        "rows.jsonl": "rows\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    return root
+
+
+def version_of(project: Path, path: str = "rows.jsonl", **tags: str) -> Version:
+    code = find_provenance(project / "mlops_assets")
+    known = {
+        "git_commit": code.git_commit,
+        "git_dirty": "true" if code.git_dirty else "false",
+        "code_version": code.code_version,
+        "lock_file_hash": code.lock_file_hash,
+        "dataset_hash": ROWS_HASH,
+    }
+    settings = {"raw_dataset": {"path": path}, "base_model": {"source": "tiny", "path": ""}}
+    return Version(NAME, 1, known | tags, {"settings": settings})
+
+
+def try_to_bring(project: Path, version: Version) -> str:
+    """Checks the code and brings the data; returns what then lies in the worktree."""
+    with clean_worktree(project, version.tags["git_commit"]) as worktree:
+        check_code(worktree, version)
+        shutil.copytree(PROJECT / "mlops_assets", worktree.tree / "ours" / "mlops_assets")
+        shutil.rmtree(worktree.tree / "mlops_assets")
+        (worktree.tree / "ours" / "mlops_assets").rename(worktree.tree / "mlops_assets")
+        bring_data(worktree, Path(shutil.which("python") or "python"), version, project)
+        brought = worktree.tree / "rows.jsonl"
+        return brought.read_text() if brought.exists() else ""
+
+
+def test_data_that_is_here_is_copied_if_it_is_the_very_same(project: Path) -> None:
+    assert try_to_bring(project, version_of(project)) == "rows\n"
+    # Left to the lineage, which pulls or rebuilds what the commit pins.
+    assert try_to_bring(project, version_of(project, dataset_hash="0" * 32)) == ""
+    elsewhere = version_of(project, str(project / "rows.jsonl"))
+    assert try_to_bring(project, elsewhere) == ""  # read where it lies
+    with pytest.raises(LineageError, match=r"is not 0{32}.*Put that data there again"):
+        try_to_bring(project, replace(elsewhere, tags=elsewhere.tags | {"dataset_hash": "0" * 32}))
+
+
+def change_sources(project: Path) -> Version:
+    (project / "mlops_assets/a.py").write_text("x = 2")
+    return version_of(project)
+
+
+def change_locks(project: Path) -> Version:
+    (project / "requirements/a.lock").write_text("b")
+    return version_of(project)
+
+
+def lose_commit(project: Path) -> Version:
+    return version_of(project, git_commit="0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (change_sources, r"differ from its commit.*uncommitted changes.*Commit the changes"),
+        (change_locks, r"lock files that its commit does not hold"),
+        (lose_commit, r"is not in the repository.*git fetch"),
+    ],
+)
+def test_code_that_no_commit_holds_is_refused(
+    project: Path, spoil: Callable[[Path], Version], said: str
+) -> None:
+    version = spoil(project)
+    with (
+        pytest.raises(LineageError, match=said),
+        clean_worktree(project, version.tags["git_commit"]) as worktree,
+    ):
+        check_code(worktree, version)
+    assert len(git(project, "worktree", "list").splitlines()) == 1
+
+
+def test_a_dirty_tree_whose_sources_are_committed_is_no_obstacle(project: Path) -> None:
+    (project / "notes.txt").write_text("not committed")
+    version = version_of(project)
+    assert version.tags["git_dirty"] == "true"
+    with clean_worktree(project, version.tags["git_commit"]) as worktree:
+        check_code(worktree, version)
+
+
+def test_no_checkout_no_reproduction(tmp_path: Path) -> None:
+    with pytest.raises(LineageError, match="not a git checkout"), clean_worktree(tmp_path, "HEAD"):
+        pass
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_behind_when_it_is_ended(project: Path, ending: signal.Signals) -> None:
+    places = []
+
+    def work() -> None:
+        with clean_worktree(project, "HEAD") as made:
+            places.append(made)
+            assert (made.tree / "mlops_assets/a.py").read_text() == "x = 1"
+            os.kill(os.getpid(), ending)
+
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        work()
+    assert not places[0].root.exists()
+    assert len(git(project, "worktree", "list").splitlines()) == 1
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_registry_has_to_know_the_version(tracked_home: Home) -> None:
+    code = find_provenance(PROJECT / "mlops_assets")
+    outside = replace(code, git_commit="sources-sha256:abc")
+    number = register(tracked_home, make_case(tracked_home, "a"), outside)
+    with pytest.raises(LineageError, match="not registered from a git checkout"):
+        reproduce(tracked_home, number, NAME)
+    with pytest.raises(LineageError, match=r"Version 7 of .* cannot be read"):
+        read_version(tracked_home, 7, NAME)
+    with pytest.raises(LineageError, match="--model"):
+        reproduce(tracked_home, 1, None)
+    (file,) = tracked_home.mlflow_artifacts.rglob("origin.json")
+    file.write_text("{}")
+    with pytest.raises(LineageError, match="not what was registered"):
+        read_version(tracked_home, number, NAME)
+
+
+# --- the verdict -----------------------------------------------------------------------------
+
+SAME = {name: (name, name) for name in STEPS}
+OTHER_CPU = {"cpu": ("a", "b"), "gpu": ("none", "none")}
+
+
+@pytest.mark.parametrize(
+    ("differing", "losses", "hardware", "verdict", "said"),
+    [
+        ((), (0.5, 0.5), {}, IDENTICAL, "byte for byte"),
+        ((), (0.5, 0.5), OTHER_CPU, IDENTICAL, "byte for byte"),
+        (("adapter",), (0.5, 0.5), {}, DIFFERENT, "begins with the adapter, on hardware"),
+        (("adapter",), (0.5, 0.51), OTHER_CPU, SIMILAR, "another cpu.*every loss within 5%"),
+        (("base", "adapter"), (0.5, 0.51), OTHER_CPU, SIMILAR, "begins with the base"),
+        (("adapter",), (0.5, 0.6), OTHER_CPU, DIFFERENT, "off by more than 5%: train_loss"),
+        (("adapter",), (0.5, float("nan")), OTHER_CPU, DIFFERENT, "off by more than 5%"),
+        (("data", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the data"),
+        (("splits", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the splits"),
+    ],
+)
+def test_the_verdict(
+    differing: tuple[str, ...],
+    losses: tuple[float, float],
+    hardware: dict[str, tuple[str, str]],
+    verdict: str,
+    said: str,
+) -> None:
+    digests = SAME | {name: (name, "other") for name in differing}
+    found, reason = judge(digests, {"train_loss": losses}, hardware)
+    assert found == verdict
+    assert re.search(said, reason)
+
+
+def outcome(verdict: str) -> Reproduction:
+    digests = SAME | ({} if verdict == IDENTICAL else {"adapter": ("a" * 64, "b" * 64)})
+    losses = {"train_loss": (0.5, 0.51)}
+    return Reproduction(NAME, 3, "c" * 40, verdict, "why", digests, losses, OTHER_CPU, {})
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(IDENTICAL, 0), (SIMILAR, 0), (DIFFERENT, 1)])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_command_shows_the_verdict_and_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch, verdict: str, code: int, options: list[str]
+) -> None:
+    monkeypatch.setattr(cli, "rebuild_version", lambda *_: outcome(verdict))
+    ended = CliRunner().invoke(cli.app, ["reproduce", "3", *options])
+    assert ended.exit_code == code
+    if options:
+        shown: dict[str, Any] = json.loads(ended.stdout)
+        assert shown["verdict"] == verdict
+        assert shown["metrics"]["train_loss"] == {"registered": 0.5, "rebuilt": 0.51}
+    else:
+        for part in (f"{verdict}: why", "version 3", "cccccccccccc", "splits", "0.51", "cpu"):
+            assert part in ended.stdout
+
+
+def test_the_command_says_in_a_sentence_what_is_wrong(home: Home) -> None:
+    ended = CliRunner().invoke(cli.app, ["reproduce", "1", "--model", NAME])
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("Error: There is no registry in")
