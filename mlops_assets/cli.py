@@ -76,10 +76,21 @@ def dev(
 @plain_errors
 def import_data(
     source: Annotated[str, typer.Argument(help="File or directory; docs/data.md lists formats.")],
-    format: Annotated[str, typer.Option(help="Format of the source.")] = "auto",
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="messages, prompt_completion, preference, csv, tsv, parquet, datasets, shards or"
+            " labelled_csv, where the source does not tell by itself.",
+        ),
+    ] = "auto",
     mapping: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="OURS=THEIRS", help="Name of a field; may be repeated."),
+        typer.Option(
+            "--map",
+            metavar="OURS=THEIRS",
+            help="Our name of a field, and the source's; may be repeated.",
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None,
@@ -90,7 +101,7 @@ def import_data(
     ] = "label",
     write: Annotated[bool, typer.Option("--write", help="Write the rows; else only show.")] = False,
     output: Annotated[
-        Path | None, typer.Option(help="File to write. [default: data/raw/NAME.jsonl]")
+        Path | None, typer.Option(help="File to write.", show_default="data/raw/NAME.jsonl")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
@@ -100,7 +111,7 @@ def import_data(
     from mlops_assets.dataset.importing import import_source, source_spec
 
     spec = source_spec(source, format, mapping or ())
-    target = output or Path("data/raw") / f"{Path(source).stem}.jsonl"
+    target = output or Path("data/raw") / f"{Path(source).absolute().stem}.jsonl"
     result = import_source(spec, keep or (), answer_field, target if write else None, force=force)
     if as_json:
         _print_json(result.as_json())

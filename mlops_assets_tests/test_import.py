@@ -175,6 +175,8 @@ def test_the_real_command(source: Path, home: Any) -> None:
 def test_reasons_and_formats_are_documented() -> None:
     assert set(MEANINGS) <= set(REASONS)
     page = (PROJECT / "docs" / "data.md").read_text()
-    for told in ((MEANINGS, "reason"), (FORMATS, "format")):
-        table = page.split(f"| {told[1]} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
-        assert [line.split("`")[1] for line in table] == list(told[0])
+    for names, header in ((MEANINGS, "reason"), (FORMATS, "format")):
+        table = page.split(f"| {header} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+        assert [line.split("`")[1] for line in table] == list(names)
+    told = run("--help")
+    assert all(name in told for name in FORMATS)

@@ -65,7 +65,7 @@ def test_no_physical_line_of_any_table_is_lost(tmp_path: Path, data: bytes) -> N
 
 
 @given(st.lists(st.tuples(SAID, SAID), min_size=1, max_size=30))
-@settings(QUIETLY, max_examples=8)
+@settings(QUIETLY, max_examples=4)
 def test_what_was_imported_is_accepted_whole(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     path, first, second = (tmp_path / f"{name}.jsonl" for name in ("data", "first", "second"))
     texts = [json.dumps({"prompt": asked, "completion": said}) for asked, said in pairs]
