@@ -68,6 +68,8 @@ SECRET_SIGNS = (
     *("SG.", "eyJ", "secret_access_key", "secret_key", "SECRET_ACCESS_KEY", "SECRET_KEY"),
 )
 """A secret that ``find_secrets`` knows holds one of these."""
+SIGNS_OF_SIGNS = ("_", "-", "AKIA", "ASIA", "xox", "AIza", "SG.", "eyJ")
+"""And every sign holds one of these."""
 
 
 def find_secrets(text: str) -> Iterator[Span]:

@@ -46,14 +46,9 @@ EXCERPT = 240  # characters of a bad line that people are shown
 REMEMBERED, SHORT = 8192, 200  # texts whose result is kept, and how long they may be
 
 _MODULES = (identifiers.__name__, recognizers.__name__)
-_DIGIT = re.compile(r"\d")
-_DOTTED = re.compile(r"\d\.\d{1,3}\.\d")
-_CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
 # What a cut line may end with: too short to be known for what it is, long enough to tell.
 _TORN = re.compile(r"(?:[\w.+%'-]{1,64}@[\w.-]{0,255}|\d(?:[ .-]?\d){5,33})$")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-# Every form of a national id holds one of these.
-_ID_DIGITS = re.compile(r"\d\d ?\d\d ?\d\d|\d{3}(?:[- .]\d\d|[A-Z])", re.IGNORECASE)
 _FINDERS: Mapping[str, recognizers.Finder] = {
     "secret": identifiers.find_secrets,
     "credentials": identifiers.find_credentials,
@@ -62,21 +57,34 @@ _FINDERS: Mapping[str, recognizers.Finder] = {
     "mac": identifiers.find_mac_addresses,
     "ip": identifiers.find_ip_addresses,
 }
-_WITH_DIGITS = {"iban", "crypto", "card", "national_id", "phone"}
-# Cheap and exact: where one says no, the finder would find nothing.
+# Cheap and exact: where one of the two says no, the finder would find nothing. Patterns begin
+# with what is rare in a text, so that most of it is skipped.
+_LEAST_DIGITS = {"iban": 2, "crypto": 1, "card": 13, "national_id": 6, "phone": 7}
+_DIGIT = re.compile(r"\d")
+_CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
+_AFTER_COUNTRY = re.compile(r"\d\d(?<=[A-Za-z]{2}\d\d)")
+_BASE58 = re.compile(r"[13][1-9A-HJ-NP-Za-km-z]{25}")
+_DOTTED = re.compile(r"\d\.\d{1,3}\.\d")
+_TWO_PAIRS = re.compile(r"\d\d\D?\d\d")
 _SCREENS: Mapping[str, Callable[[str], object]] = {
-    "secret": lambda text: any(map(text.__contains__, identifiers.SECRET_SIGNS)),
+    "secret": lambda text: (
+        any(map(text.__contains__, identifiers.SIGNS_OF_SIGNS))
+        and any(map(text.__contains__, identifiers.SECRET_SIGNS))
+    ),
     "credentials": lambda text: "://" in text or "=" in text,
     "email": lambda text: "@" in text or "%40" in text or "&#" in text,
-    "iban": lambda text: recognizers.SHAPES["iban"].search(text),
-    "crypto": lambda text: recognizers.SHAPES["crypto"].search(text),
-    "card": lambda text: _CARD_LONG.search(text),
-    "mac": lambda text: text.count(":") > 4 or text.count("-") > 4,
-    "ip": lambda text: _DOTTED.search(text) or text.count(":") > 1,
-    "national_id": lambda text: (
-        _may_hold_id(text) and recognizers.SHAPES["national_id"].search(text)
+    "iban": lambda text: _AFTER_COUNTRY.search(text) and recognizers.SHAPES["iban"].search(text),
+    "crypto": lambda text: (
+        ("0x" in text or "bc1" in text or "BC1" in text or _BASE58.search(text))
+        and recognizers.SHAPES["crypto"].search(text)
     ),
-    "phone": lambda text: recognizers.SHAPES["phone"].search(text),
+    "card": _CARD_LONG.search,
+    "mac": lambda text: text.count(":") > 4 or text.count("-") > 4,
+    "ip": lambda text: _DOTTED.search(text) or "::" in text or text.count(":") > 6,
+    "national_id": lambda text: (
+        _TWO_PAIRS.search(text) and recognizers.SHAPES["national_id"].search(text)
+    ),
+    "phone": recognizers.SHAPES["phone"].search,
     "person": bool,
     "location": bool,
 }
@@ -121,7 +129,11 @@ class Detector:
                 f" `ner_model` is {ner_model or 'empty'}.",
                 "A model finds people and places: set both or neither (op validated_dataset).",
             )
-        self._looked_for = [(entity, _SCREENS[entity]) for entity in ENTITIES if entity in policy]
+        self._looked_for = [
+            (entity, _LEAST_DIGITS.get(entity, 0), _SCREENS[entity])
+            for entity in ENTITIES
+            if entity in policy
+        ]
         self._ner_model, self._regions = ner_model, tuple(phone_regions)
         # Labels, roles and whole answers come again and again.
         self._remembered = lru_cache(REMEMBERED)(self._scan_new)
@@ -131,9 +143,9 @@ class Detector:
     def find(self, text: str) -> list[Hit]:
         """What stands where, in the order of the text; no two overlap."""
         hits: list[Hit] = []
-        rest, digits = text, _DIGIT.search(text)
-        for entity, screen in self._looked_for:
-            if (entity in _WITH_DIGITS and not digits) or not screen(rest):
+        rest, digits = text, len(_DIGIT.findall(text))
+        for entity, least_digits, screen in self._looked_for:
+            if digits < least_digits or not screen(rest):
                 continue
             for start, end in merged(self._finder(entity)(rest)):
                 hits.append(Hit(start, end, entity))
@@ -178,16 +190,19 @@ class Detector:
         return clean
 
     def _scan_new(self, text: str) -> tuple[str, Counter[str]]:
-        if text.lstrip()[:1] in ("{", "["):
-            inside: Counter[str] = Counter()
-            try:
-                tree = json.loads(text)
-                clean = self.scan_json(tree, inside)
-            except (ValueError, RecursionError):
-                inside.clear()
-            if inside:
-                return text if clean == tree else json.dumps(clean, ensure_ascii=False), inside
-        return self.scan(text)
+        clean, found = self.scan(text)
+        # What JSON does not escape stands in the text as it is.
+        if not (found or "\\" in text) or text.lstrip()[:1] not in ("{", "["):
+            return clean, found
+        inside: Counter[str] = Counter()
+        try:
+            tree = json.loads(text)
+            cleaned = self.scan_json(tree, inside)
+        except (ValueError, RecursionError):
+            return clean, found
+        if not inside:
+            return clean, found
+        return text if cleaned == tree else json.dumps(cleaned, ensure_ascii=False), inside
 
     @property
     def version(self) -> str:
@@ -201,13 +216,6 @@ class Detector:
 
     def _finder(self, entity: str) -> recognizers.Finder:
         return _FINDERS.get(entity) or _recognizers(self._regions, self._ner_model)[entity]
-
-
-def _may_hold_id(text: str) -> bool:
-    """Spares most texts the search for a national id, the slowest of all."""
-    if not text.isascii() or _ID_DIGITS.search(text):
-        return True
-    return any(map(text.lower().__contains__, recognizers.ID_WORDS))
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets import privacy, recognizers
+from mlops_assets import identifiers, privacy, recognizers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset.expectations import ValidationSpec
 from mlops_assets.identifiers import passes_luhn
@@ -153,6 +153,16 @@ def test_no_hostile_text_is_slow(unit: str) -> None:
     # With 30,000 characters anything worse than linear in bounded steps would take hours.
     EVERYTHING.scan(unit * (30_000 // len(unit)))
     EVERYTHING.scan(unit * (30_000 // len(unit)) + "@")
+
+
+def test_screens_lose_nothing() -> None:
+    signs = identifiers.SECRET_SIGNS
+    assert all(any(part in sign for part in identifiers.SIGNS_OF_SIGNS) for sign in signs)
+    found = privacy._FINDERS | privacy._recognizers(privacy.DEFAULT_REGIONS, "")
+    for sample in samples(3, 20):
+        for entity, find in found.items():
+            if list(find(sample.text)):
+                assert privacy._SCREENS[entity](sample.text), (entity, sample.text)
 
 
 def test_luhn() -> None:

@@ -95,7 +95,7 @@ def validated_dataset(
     workspace: Workspace,
     raw_dataset: RawDatasetRef,
 ) -> dg.MaterializeResult[ValidatedRef]:
-    """The rows that are fit to learn from, personal data redacted.
+    """The rows that are fit to learn from, personal data redacted, flagged or blocked.
 
     A Great Expectations suite judges every row (form, roles, lengths, times, labels,
     duplicates) and the data as a whole (size, vocabulary coverage, class balance). Bad rows go
@@ -199,12 +199,25 @@ def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
         "quarantine_examples": _table(examples),
         "quarantine_file": dg.MetadataValue.path(directory / validation.QUARANTINE),
         "redacted_rows": dg.MetadataValue.json(dict(ref.artifact.summary["redacted_rows"])),
+        **_flagged(ref, directory),
         "data_docs": dg.MetadataValue.url(docs.as_uri()),
         "class_balance": dg.MetadataValue.md(_class_balance(directory)),
         "contradicted_rows": ref.artifact.summary["contradicted"],
         "slices": _table([dict(zip(SLICE_COLUMNS, found, strict=True)) for found in slices]),
         "preview": dg.MetadataValue.md(_preview(rows)),
         "from_store": ref.artifact.reused,
+    }
+
+
+def _flagged(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
+    """How many rows hold what the policy only flags, and where they stand; else nothing."""
+    file = directory / validation.FLAGGED
+    if not file.is_file():
+        return {}
+    rows = dict(ref.artifact.summary["flagged_rows"])
+    return {
+        "flagged_rows": dg.MetadataValue.json(rows),
+        "flagged_file": dg.MetadataValue.path(file),
     }
 
 
@@ -259,7 +272,7 @@ def _label_mix(ref: SplitsRef) -> str:
 def _preview(rows: Sequence[Row]) -> str:
     lines = ["| id | text | answer |", "|---|---|---|"]
     for row in rows:
-        cells = (row.id, excerpt(row.prompt[-1]["content"]), f"`{row.answer}`")
+        cells = (row.id, excerpt(row.prompt[-1]["content"]), f"`{excerpt(row.answer)}`")
         lines.append(
             "| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in cells) + " |"
         )

@@ -93,6 +93,10 @@ class ValidationSpec(BaseModel):
     def _known(cls, policy: dict[str, str]) -> dict[str, str]:
         return checked_policy(policy)
 
+    def entities(self, action: str) -> set[str]:
+        """The kinds of personal data that the policy treats so."""
+        return {entity for entity, chosen in self.privacy.items() if chosen == action}
+
     def detector(self) -> Detector:
         """What finds personal data by this policy. Raises LineageError as ``Detector`` does."""
         return Detector(self.privacy, self.ner_model, self.phone_regions)

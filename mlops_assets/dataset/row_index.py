@@ -10,7 +10,7 @@ for the same with a probability of 3e-8.
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ _FIXED = (
     "place_key INTEGER",  # what may stand once: split and prompt; with the answer, if it is free
     "answer_key INTEGER",
     "slices TEXT",
-    "redacted TEXT",
+    "personal TEXT",
 )
 _FOUND = ("earlier_ids", "earlier_texts", "in_train", "in_train_respaced", "contradicted")
 
@@ -47,6 +47,15 @@ class QuarantinedLine:
     reason: str
     excerpt: str
     """Its beginning, personal data taken out."""
+
+
+@dataclass(frozen=True)
+class PersonalLine:
+    """A line that holds personal data, without the values."""
+
+    line: int
+    file: str
+    entities: list[str]
 
 
 class Decision(NamedTuple):
@@ -165,13 +174,22 @@ class RowIndex:
         query = "SELECT dimension, value, rows FROM slices ORDER BY dimension, value"
         return list(self._db.execute(query))
 
-    def redacted_rows(self) -> dict[str, int]:
-        """Rows that stay and from which personal data was taken out, by kind."""
+    def personal_rows(self, entities: Collection[str]) -> dict[str, int]:
+        """Rows that stay and hold personal data of these kinds, by kind."""
         counts: Counter[str] = Counter()
-        query = "SELECT redacted, COUNT(*) FROM rows WHERE reason IS NULL GROUP BY redacted"
-        for kinds, rows in self._db.execute(query):
-            counts.update(dict.fromkeys(orjson.loads(kinds), rows))
+        for line in self.personal_lines(entities):
+            counts.update(line.entities)
         return dict(sorted(counts.items()))
+
+    def personal_lines(self, entities: Collection[str]) -> Iterator[PersonalLine]:
+        """The lines of the rows that stay and hold personal data of these kinds."""
+        query = (
+            "SELECT line, file, personal FROM rows WHERE reason IS NULL AND personal <> '[]'"
+            " ORDER BY row"
+        )
+        for line, file, personal in self._db.execute(query):
+            if found := [kind for kind in orjson.loads(personal) if kind in entities]:
+                yield PersonalLine(line, file, found)
 
     def close(self) -> None:
         """Let go of the file."""

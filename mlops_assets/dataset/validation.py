@@ -5,8 +5,9 @@ is written out at once, so memory does not grow with the data. What judging the 
 kept beside, in an SQLite file (``row_index``) that is gone when the artifact is done.
 
 The artifact holds ``rows.jsonl``, ``quarantine.jsonl``, ``class_balance.png`` (where answers
-have labels) and Great Expectations' Data Docs (``data_docs/index.html``). When the data is
-refused, the same files are left under ``MLOPS_HOME/reports`` for a person to open.
+have labels), Great Expectations' Data Docs (``data_docs/index.html``), and ``flagged.jsonl``
+(where the policy flags personal data). When the data is refused, the same files are left under
+``MLOPS_HOME/reports`` for a person to open.
 """
 
 import logging
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 LIBRARIES = ("great-expectations", "pandas", "matplotlib", "presidio-analyzer", "phonenumbers")
 ROWS, QUARANTINE, DATA_DOCS = "rows.jsonl", "quarantine.jsonl", "data_docs"
+FLAGGED = "flagged.jsonl"
 CLASS_BALANCE = "class_balance.png"
 SCRATCH = ".scratch"  # below the artifact while it is built
 MOST_SLICES = 200  # shown on the asset's page
@@ -95,8 +97,8 @@ def _produce(
         failed += _judge_whole(context, spec, labels, index) if index.rows else ()
         write_data_docs(context, directory / DATA_DOCS)
         _settle(scratch / ROWS, directory / ROWS, index)
-        summary = _summary(rows_in, index, labels)
-        _publish(directory, index, labels)
+        summary = _summary(rows_in, index, labels, spec)
+        _publish(directory, index, labels, spec)
     shutil.rmtree(scratch)
     if problems := _problems(failed, rows_in, summary["quarantined"], spec.max_quarantined_share):
         _refuse(directory, reports, raw, problems, hint(summary["quarantined"]))
@@ -259,20 +261,23 @@ def _settle(passed: Path, rows: Path, index: RowIndex) -> None:
         index.set_aside(bad)
 
 
-def _publish(directory: Path, index: RowIndex, labels: Labels) -> None:
+def _publish(directory: Path, index: RowIndex, labels: Labels, spec: ValidationSpec) -> None:
     write_jsonl(directory / QUARANTINE, index.quarantined())
+    if flagged := spec.entities("flag"):
+        write_jsonl(directory / FLAGGED, index.personal_lines(flagged))
     if labels:
         draw_class_balance(directory / CLASS_BALANCE, index.label_counts(labels))
 
 
-def _summary(rows_in: int, index: RowIndex, labels: Labels) -> dict[str, Any]:
+def _summary(rows_in: int, index: RowIndex, labels: Labels, spec: ValidationSpec) -> dict[str, Any]:
     quarantined = index.by_reason()
     return {
         "rows_in": rows_in,
         "rows": rows_in - sum(quarantined.values()),
         "quarantined": quarantined,
         "contradicted": index.contradicted,
-        "redacted_rows": index.redacted_rows(),
+        "redacted_rows": index.personal_rows(spec.entities("redact")),
+        "flagged_rows": index.personal_rows(spec.entities("flag")),
         "slices": index.slice_counts()[:MOST_SLICES],
         "labels": [[name, list(values)] for name, values in labels.items()],
     }
