@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from mlops_assets.dataset.strict_json import parse_object
-from mlops_assets.privacy import Detector
+from mlops_assets.privacy import Detector, redact
 from mlops_assets.refs import Message
 
 NAMES = (
@@ -151,7 +151,7 @@ def _turn(item: Any, scan: Scan) -> Turn:
 def _said(role: str, content: Any, scan: Scan) -> Turn:
     if not isinstance(content, str):
         raise _IncompleteError
-    role = role if role in KNOWN_ROLES else str(scan(role))[:LONGEST_NAME]
+    role = role if role in KNOWN_ROLES else redact(role)[0][:LONGEST_NAME]
     return {"role": role, "content": scan(content)}
 
 
@@ -179,8 +179,9 @@ def _call(call: Any, scan: Scan) -> dict[str, Any]:
     if not isinstance(name, str) or not name or not isinstance(values, dict):
         raise MalformedError("bad_tools")
     arguments = scan(given if isinstance(given, str) else _json(given))
-    result = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"id": call["id"], **result} if isinstance(call.get("id"), str) else result
+    result = {"type": "function", "function": {"name": scan(name), "arguments": arguments}}
+    key = call.get("id")
+    return {"id": str(scan(key))[:LONGEST_NAME], **result} if isinstance(key, str) else result
 
 
 def _check_calls(messages: list[Turn]) -> None:
