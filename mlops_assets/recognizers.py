@@ -33,9 +33,9 @@ NATIONAL_IDS: Mapping[str, str | None] = {
     "SgFinRecognizer": "fin|nric",
     "KrRrnRecognizer": "rrn|resident registration",
 }
-ID_WORDS = "|".join(
+_ID_WORDS = "|".join(
     ["ssn", "social security", "itin", "taxpayer", *filter(None, NATIONAL_IDS.values())]
-).split("|")
+)
 SHAPES = {
     "iban": re.compile(r"(?<![^\W_])[A-Za-z]{2}\d{2}(?:[ -]?[^\W_]){11,30}"),
     "crypto": re.compile(
@@ -45,7 +45,7 @@ SHAPES = {
     "national_id": re.compile(
         r"(?<![^\W_])(?:\d{3}[- .]\d{2}[- .]\d{4}|[A-Z]{2} ?(?:\d{2} ?){3}[A-D]"
         r"|[X-Z]?\d{7,8}-?[A-Z]|[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z])(?![^\W_])"
-        rf"|\b(?:{'|'.join(ID_WORDS)})\b",
+        rf"|\b(?:{_ID_WORDS})\b",
         re.IGNORECASE,
     ),
     "phone": re.compile(
