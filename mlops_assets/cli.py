@@ -13,9 +13,9 @@ from rich.console import Console
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.reproduction import DIFFERENT
 from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
+from mlops_assets.reproduction_verdict import DIFFERENT
 from mlops_assets.servers import run_servers
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,10 @@ from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 from mlops_assets.provenance import hash_lock_files, hash_sources
 from mlops_assets.refs import RegisteredModelRef
+from mlops_assets.reproduction_verdict import STEPS, Reproduction, judge
 from mlops_assets.worktree import Worktree, clean_worktree, python_for, train_again
 
-logger = logging.getLogger(__name__)
-
 ORIGIN = "origin.json"
-TOLERANCE = 0.05
-"""Relative difference of a loss that is still the same training on other hardware."""
-IDENTICAL, SIMILAR, DIFFERENT = "identical", "similar", "different"
-STEPS = ("data", "splits", "base", "adapter")
-"""In the order in which a difference would spread."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +43,6 @@ class Version:
     @property
     def digests(self) -> dict[str, str]:
         return {"data": self.tags["dataset_hash"], **self.origin["digests"]}
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A version beside what was made from its commit now."""
-
-    model: str
-    version: int
-    commit: str
-    verdict: str
-    """``identical``, ``similar`` (other hardware, losses within the tolerance), ``different``."""
-    reason: str
-    digests: Mapping[str, tuple[str, str]]
-    """Registered and rebuilt, of each step."""
-    metrics: Mapping[str, tuple[float, float]]
-    hardware: Mapping[str, tuple[str, str]]
-    libraries: Mapping[str, tuple[str, str]]
-
-    def as_json(self) -> dict[str, Any]:
-        pairs = {
-            name: {key: {"registered": a, "rebuilt": b} for key, (a, b) in values.items()}
-            for name, values in (
-                ("digests", self.digests),
-                ("metrics", self.metrics),
-                ("hardware", self.hardware),
-                ("libraries", self.libraries),
-            )
-        }
-        return asdict(self) | pairs | {"tolerance": TOLERANCE}
 
 
 def reproduce(home: Home, number: int, model: str | None, project: Path = PROJECT) -> Reproduction:
@@ -97,6 +62,7 @@ def reproduce(home: Home, number: int, model: str | None, project: Path = PROJEC
         check_code(worktree, version)
         python = python_for(worktree, project)
         settings = bring_data(worktree, python, version, project)
+        share_sources(home, worktree)
         train_again(worktree, python, settings)
         return compare(version, read_rebuilt(worktree.home))
 
@@ -188,12 +154,23 @@ def bring_data(
             raise LineageError(
                 f"The data at {present} is not {version.tags['dataset_hash']}, from which version"
                 f" {version.number} was made.",
-                "Put that data there again, or give DVC a remote that has it.",
+                "Put that data there again, then run the command again.",
             )
     elif same and not (target := worktree.tree / path).exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if present.is_dir() else shutil.copyfile)(present, target)
     return settings
+
+
+def share_sources(home: Home, worktree: Worktree) -> None:
+    """Let the worktree find what was downloaded from pinned sources before.
+
+    An address names its content, and every read compares it with its manifest.
+    """
+    downloaded, wanted = (place.store.root / "source" for place in (home, worktree.home))
+    if downloaded.is_dir():
+        wanted.parent.mkdir(parents=True)
+        wanted.symlink_to(downloaded)
 
 
 def _here(path: str, project: Path) -> Path:
@@ -265,29 +242,3 @@ def compare(version: Version, rebuilt: Mapping[str, Any]) -> Reproduction:
         hardware,
         libraries,
     )
-
-
-def judge(
-    digests: Mapping[str, tuple[str, str]],
-    metrics: Mapping[str, tuple[float, float]],
-    hardware: Mapping[str, tuple[str, str]],
-) -> tuple[str, str]:
-    """Verdict and reason from pairs of registered and rebuilt values."""
-    differing = [name for name in STEPS if digests[name][0] != digests[name][1]]
-    if "adapter" not in differing:
-        return IDENTICAL, "the adapter is equal, byte for byte"
-    begins = f"the difference begins with the {differing[0]}"
-    other = [name.replace("_", " ") for name, (old, new) in hardware.items() if old != new]
-    if not other or differing[0] in ("data", "splits"):
-        return DIFFERENT, begins + ("" if other else ", on hardware that gives equal bytes")
-    where = f"another {' and '.join(other)}, where bytes cannot be equal; {begins}"
-    far = [name for name, (old, new) in metrics.items() if _distance(old, new) > TOLERANCE]
-    if far:
-        return DIFFERENT, f"{where}; off by more than {TOLERANCE:.0%}: {', '.join(far)}"
-    return SIMILAR, f"{where}; every loss within {TOLERANCE:.0%}"
-
-
-def _distance(old: float, new: float) -> float:
-    """Relative difference; infinite where a value is not a number, which agrees with nothing."""
-    distance = abs(new - old) / max(abs(old), 1e-9)
-    return distance if distance == distance else float("inf")

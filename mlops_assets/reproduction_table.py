@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.artifacts import SHORT
-from mlops_assets.reproduction import IDENTICAL, SIMILAR, Reproduction
+from mlops_assets.reproduction_verdict import IDENTICAL, SIMILAR, Reproduction
 
 STYLES = {IDENTICAL: "green", SIMILAR: "yellow"}
 

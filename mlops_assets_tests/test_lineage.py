@@ -30,6 +30,11 @@ def test_the_status_for_machines(lineage: LineageRun) -> None:
     status = lineage.status
     champion = status["champion"]
     assert set(champion) >= {"version", "bundle", "adapter", "dataset"}
+    versions = champion["versions"]
+    assert versions["data"] == champion["dataset"]
+    assert len(versions["prompts"]) == len(versions["eval_set"]) == 64
+    for made in (status["candidate"], status["last_report"], status["drift"]):
+        assert made["versions"] == versions
     assert status["candidate"]["bundle"] == champion["bundle"]
     scores = status["last_report"]["exact_match"]
     assert set(scores) == {"base", "tuned", "champion", "majority", "tfidf"}

@@ -127,6 +127,7 @@ KEYS = {"access_key_id": "mine", "secret_access_key": HIDDEN}
     [
         pytest.param(None, {}, r"no default remote.*dvc remote add", id="no remote"),
         pytest.param("{remote}", {}, r"does not hold [0-9a-f]{32}.*dvc push", id="not pushed"),
+        pytest.param("gs://data", {}, r"not installed.*pip install", id="no support"),
         pytest.param(S3, CLOSED | KEYS, r"cannot be reached.*network", id="unreachable"),
         pytest.param(S3, CLOSED, r"no credentials.*AWS_ACCESS_KEY_ID", id="no credentials"),
     ],

@@ -3,21 +3,18 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from mlops_assets import cli
-from mlops_assets.artifacts import LineageError
+from mlops_assets.artifacts import LineageError, Recipe
 from mlops_assets.dataset import expectations, sources, splits, validation
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.home import Home
@@ -25,22 +22,18 @@ from mlops_assets.profiles import PROJECT
 from mlops_assets.provenance import find_provenance
 from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
 from mlops_assets.reproduction import (
-    DIFFERENT,
-    IDENTICAL,
-    SIMILAR,
-    STEPS,
-    Reproduction,
     Version,
     bring_data,
     check_code,
-    judge,
     read_version,
     reproduce,
+    share_sources,
 )
+from mlops_assets.reproduction_verdict import IDENTICAL
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
-from mlops_assets.worktree import clean_worktree
+from mlops_assets.worktree import clean_worktree, python_for
 from mlops_assets_tests.test_promotion import (
     NAME,
     Case,
@@ -239,6 +232,37 @@ def test_a_dirty_tree_whose_sources_are_committed_is_no_obstacle(project: Path) 
         check_code(worktree, version)
 
 
+BUILDS = ".venv/ready:\n\tmkdir -p .venv/bin && touch .venv/bin/python $@\n"
+
+
+@pytest.mark.parametrize(("makefile", "fails"), [(BUILDS, False), ("all:\n\tfalse\n", True)])
+def test_other_lock_files_get_an_environment_of_their_own(
+    project: Path, makefile: str, fails: bool
+) -> None:
+    (project / "Makefile").write_text(makefile)
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "builds its environment")
+    with clean_worktree(project, "HEAD") as worktree:
+        assert python_for(worktree, project) == Path(sys.executable)
+        (project / "requirements/a.lock").write_text("other versions")
+        if fails:
+            with pytest.raises(LineageError, match="cannot be built"):
+                python_for(worktree, project)
+        else:
+            python = python_for(worktree, project)
+            assert python == worktree.tree / ".venv/bin/python"
+            assert python.is_file()
+
+
+def test_what_was_downloaded_before_is_found(project: Path, home: Home) -> None:
+    recipe = Recipe("source", {"address": "hf://"}, {}, "1")
+    fetched = home.store.build(recipe, lambda place: {"files": (place / "a").write_text("x")})
+    with clean_worktree(project, "HEAD") as worktree:
+        share_sources(home, worktree)
+        assert (worktree.home.store.path(fetched) / "a").read_text() == "x"
+    assert home.store.path(fetched).is_dir()  # not removed with the worktree
+
+
 def test_no_checkout_no_reproduction(tmp_path: Path) -> None:
     with pytest.raises(LineageError, match="not a git checkout"), clean_worktree(tmp_path, "HEAD"):
         pass
@@ -275,65 +299,3 @@ def test_the_registry_has_to_know_the_version(tracked_home: Home) -> None:
     file.write_text("{}")
     with pytest.raises(LineageError, match="not what was registered"):
         read_version(tracked_home, number, NAME)
-
-
-# --- the verdict -----------------------------------------------------------------------------
-
-SAME = {name: (name, name) for name in STEPS}
-OTHER_CPU = {"cpu": ("a", "b"), "gpu": ("none", "none")}
-
-
-@pytest.mark.parametrize(
-    ("differing", "losses", "hardware", "verdict", "said"),
-    [
-        ((), (0.5, 0.5), {}, IDENTICAL, "byte for byte"),
-        ((), (0.5, 0.5), OTHER_CPU, IDENTICAL, "byte for byte"),
-        (("adapter",), (0.5, 0.5), {}, DIFFERENT, "begins with the adapter, on hardware"),
-        (("adapter",), (0.5, 0.51), OTHER_CPU, SIMILAR, "another cpu.*every loss within 5%"),
-        (("base", "adapter"), (0.5, 0.51), OTHER_CPU, SIMILAR, "begins with the base"),
-        (("adapter",), (0.5, 0.6), OTHER_CPU, DIFFERENT, "off by more than 5%: train_loss"),
-        (("adapter",), (0.5, float("nan")), OTHER_CPU, DIFFERENT, "off by more than 5%"),
-        (("data", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the data"),
-        (("splits", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the splits"),
-    ],
-)
-def test_the_verdict(
-    differing: tuple[str, ...],
-    losses: tuple[float, float],
-    hardware: dict[str, tuple[str, str]],
-    verdict: str,
-    said: str,
-) -> None:
-    digests = SAME | {name: (name, "other") for name in differing}
-    found, reason = judge(digests, {"train_loss": losses}, hardware)
-    assert found == verdict
-    assert re.search(said, reason)
-
-
-def outcome(verdict: str) -> Reproduction:
-    digests = SAME | ({} if verdict == IDENTICAL else {"adapter": ("a" * 64, "b" * 64)})
-    losses = {"train_loss": (0.5, 0.51)}
-    return Reproduction(NAME, 3, "c" * 40, verdict, "why", digests, losses, OTHER_CPU, {})
-
-
-@pytest.mark.parametrize(("verdict", "code"), [(IDENTICAL, 0), (SIMILAR, 0), (DIFFERENT, 1)])
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_the_command_shows_the_verdict_and_ends_with_it(
-    monkeypatch: pytest.MonkeyPatch, verdict: str, code: int, options: list[str]
-) -> None:
-    monkeypatch.setattr(cli, "rebuild_version", lambda *_: outcome(verdict))
-    ended = CliRunner().invoke(cli.app, ["reproduce", "3", *options])
-    assert ended.exit_code == code
-    if options:
-        shown: dict[str, Any] = json.loads(ended.stdout)
-        assert shown["verdict"] == verdict
-        assert shown["metrics"]["train_loss"] == {"registered": 0.5, "rebuilt": 0.51}
-    else:
-        for part in (f"{verdict}: why", "version 3", "cccccccccccc", "splits", "0.51", "cpu"):
-            assert part in ended.stdout
-
-
-def test_the_command_says_in_a_sentence_what_is_wrong(home: Home) -> None:
-    ended = CliRunner().invoke(cli.app, ["reproduce", "1", "--model", NAME])
-    assert ended.exit_code == 1
-    assert ended.stderr.startswith("Error: There is no registry in")

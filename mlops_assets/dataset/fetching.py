@@ -35,7 +35,7 @@ from mlops_assets.home import Home
 logger = logging.getLogger(__name__)
 
 CREDENTIALS = re.compile(r"credential|access denied|forbidden|signature|InvalidAccessKey", re.I)
-NOT_INSTALLED = re.compile(r"requires? these? dependenc|is supported, but|No module named", re.I)
+NOT_INSTALLED = re.compile(r"is supported, but requires")
 
 
 def locate(path: str) -> Path:
@@ -125,7 +125,7 @@ def _no_pull(out: Path, pinned: Pin, root: Path, said: str) -> LineageError:
     if NOT_INSTALLED.search(said):
         return LineageError(
             f"{out} cannot be fetched: DVC's support for the remote is not installed.",
-            "For S3 install the extra: pip install 'mlops-assets[s3]'.",
+            "For S3: pip install 'mlops-assets[s3]'; for others DVC's own package of that name.",
         )
     if CREDENTIALS.search(said):
         return LineageError(
