@@ -144,6 +144,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["chat.jsonl", "--write", "--force", "--output", "chat.jsonl"],
         "is the source itself",
     ),
+    "no place": (
+        ["chat.jsonl", "--write", "--output", "there.jsonl/new.jsonl"],
+        "could not be brought to there.jsonl/new.jsonl",
+    ),
     "no row": (["latin.jsonl", "--write", "--output", "new.jsonl"], "iconv -f latin1"),
 }
 

@@ -123,16 +123,18 @@ def import_source(
     found = sources.locate(spec)
     result = _begin(found, keep)
     rows = sources.candidates(found, GROUP, keep, answer_field, Detector(DEFAULT_POLICY))
-    with ExitStack() as stack:
-        targets: tuple[IO[bytes], ...] = ()
-        if output is not None:
-            targets = tuple(_open(path, found, stack, force) for path in _targets(output))
-        for row in _reported(rows, found):
-            _take(result, row, targets)
-        if output is not None and not result.accepted:
-            raise _nothing(result)
-    if output is not None:
-        result.output, result.quarantine = _targets(output)
+    reported = _reported(rows, found)
+    if output is None:
+        for row in reported:
+            _take(result, row, ())
+        return result
+    try:
+        _write(result, reported, output, force)
+    except OSError as error:
+        raise LineageError(
+            f"{found.path} could not be brought to {output} ({error.strerror}).",
+            "Give another file with --output, or see to the disk.",
+        ) from error
     return result
 
 
@@ -171,6 +173,16 @@ def _reported(rows: Iterator[Candidate], found: RawDatasetRef) -> Iterator[Candi
                 advance(read, f"{number:,} rows")
                 read = 0
             yield row
+
+
+def _write(result: Import, rows: Iterator[Candidate], output: Path, force: bool) -> None:
+    with ExitStack() as stack:
+        targets = [_open(path, result.source, stack, force) for path in _targets(output)]
+        for row in rows:
+            _take(result, row, targets)
+        if not result.accepted:
+            raise _nothing(result)
+    result.output, result.quarantine = _targets(output)
 
 
 def _take(result: Import, row: Candidate, targets: Sequence[IO[bytes]]) -> None:
