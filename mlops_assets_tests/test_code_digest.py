@@ -11,6 +11,7 @@ import pytest
 from mlops_assets import code_digest as digests
 from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest, read_source
+from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 
 TRAINING = "mlops_assets.training.finetune"
@@ -148,3 +149,25 @@ def test_every_asset_has_the_digest_of_its_code() -> None:
     assert found.pop("promotion_decision") == policy.VERSION
     assert found["lora_adapter"] == code_digest(TRAINING)
     assert all(len(version) == 64 for version in found.values())
+
+
+def test_the_ui_says_that_the_code_of_an_asset_has_changed(home: Home, tmp_path: Path) -> None:
+    """Dagster holds an asset for unsynced once its code version is another one."""
+    import dagster as dg
+    from dagster._utils.test.data_versions import get_stale_status_resolver
+
+    from mlops_assets.dataset.defs import raw_dataset
+    from mlops_assets.resources import RESOURCES
+
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
+    run_config = {"ops": {"raw_dataset": {"config": {"path": str(data), "format": "messages"}}}}
+    used = {name: RESOURCES[name] for name in ("workspace", "io_manager")}
+    changed = raw_dataset.map_asset_specs(lambda spec: spec._replace(code_version="other"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([raw_dataset], instance=instance, resources=used, run_config=run_config)
+        states = [
+            get_stale_status_resolver(instance, [asset]).get_status(raw_dataset.key).value
+            for asset in (raw_dataset, changed)
+        ]
+    assert states == ["FRESH", "STALE"]
