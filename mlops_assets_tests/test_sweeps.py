@@ -205,6 +205,25 @@ def test_the_winner_is_a_profile_whose_adapter_lies_in_the_store(
 
 
 @pytest.mark.slow
+def test_the_lineage_takes_the_winner_from_the_store(
+    ended: tuple[Home, SweepResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from mlops_assets.resources import RESOURCES
+    from mlops_assets.training.defs import lora_adapter
+
+    home, result = ended
+    monkeypatch.setenv("MLOPS_HOME", str(home.root))
+    config = {"ops": {KIND: {"config": asset_config(KIND, load_profile(result.profile))}}}
+    upstream = [dg.AssetSpec(name) for name in ("dataset_splits", "base_model")]
+    done = dg.materialize([*upstream, lora_adapter], resources=RESOURCES, run_config=config)
+    metadata = done.asset_materializations_for_node(KIND)[0].metadata
+    assert metadata["from_store"].value is True
+    assert metadata["trained_by_run"].value == f"sweep {result.name}"
+
+
+@pytest.mark.slow
 def test_an_ended_sweep_trains_nothing_and_guards_its_winner(
     ended: tuple[Home, SweepResult], tmp_path: Path
 ) -> None:

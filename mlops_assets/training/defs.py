@@ -15,6 +15,7 @@ from mlops_assets.training import base_model as base_models
 from mlops_assets.training import finetune as finetuning
 from mlops_assets.training.run_tables import cost_table, memory_table
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets.training.sweep import TRAINED_BY_SWEEP
 from mlops_assets.training.template_fidelity import check_fidelity
 
 OWNERS = ["team:ml-platform"]
@@ -116,7 +117,7 @@ def lora_adapter(
             "directory": dg.MetadataValue.path(str(directory)),
             "mlflow_run": ref.mlflow_run,
             "mlflow": _mlflow_link(ref),
-            "trained_by_run": dg.MetadataValue.dagster_run(ref.dagster_run),
+            "trained_by_run": _trained_by(ref.dagster_run),
         },
     )
 
@@ -146,6 +147,13 @@ def template_fidelity(
 def _pretraining(summary: Mapping[str, Any]) -> dict[str, Any]:
     figures = ("pretraining_loss", "pretraining_tokens", "tokens_per_second", "seconds")
     return {name: summary[name] for name in (*figures, "revision") if name in summary}
+
+
+def _trained_by(run: str) -> dg.MetadataValue[Any]:
+    """A link to the run, or the name of the sweep whose winner was found in the store."""
+    if run.startswith(TRAINED_BY_SWEEP):
+        return dg.MetadataValue.text(run)
+    return dg.MetadataValue.dagster_run(run)
 
 
 def _mlflow_link(ref: AdapterRef) -> dg.MetadataValue[Any]:

@@ -35,6 +35,9 @@ from mlops_assets.training.sweep_spec import SweepSpec, distributions, load_swee
 if TYPE_CHECKING:
     import optuna
 
+TRAINED_BY_SWEEP = "sweep "
+"""Begins what stands for the Dagster run of an adapter that a sweep trained."""
+
 Show = Callable[[SweepResult], None]
 """Called with where the sweep stands: at the start, and after every trial."""
 
@@ -188,7 +191,7 @@ def _train(sweep: Sweep, trial: "optuna.Trial", run: str) -> float:
             sweep.base,
             settings,
             attach=lambda: nullcontext(run),
-            dagster_run=f"sweep {sweep.name}",
+            dagster_run=TRAINED_BY_SWEEP + sweep.name,
             watch=_watch(trial),
         )
     trial.set_user_attr(sweep_result.REUSED, adapter.artifact.reused)
