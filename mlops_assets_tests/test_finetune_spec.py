@@ -24,6 +24,7 @@ OTHER = {  # a value other than the default for every setting but method and ada
     "word_dropout": 0.1,
     "label_smoothing": 0.1,
     "beta": 0.5,
+    "likelihood_weight": 0.5,
     "pack_tokens": 64,
     "packs_per_step": 2,
     "row_tokens": 64,
@@ -35,14 +36,17 @@ OTHER = {  # a value other than the default for every setting but method and ada
 }
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 UNREAD = {
-    ("sft", "lora"): PADDED | {"beta", "prefix_tokens"},
-    ("sft", "prefix"): PACKED | LOW_RANK | {"beta", "gradient_checkpointing"},
+    ("sft", "lora"): PADDED | {"beta", "likelihood_weight", "prefix_tokens"},
+    ("sft", "prefix"): PACKED | LOW_RANK | {"beta", "likelihood_weight", "gradient_checkpointing"},
     ("dpo", "lora"): PACKED | {"word_dropout", "label_smoothing", "prefix_tokens"},
-    ("orpo", "dora"): PACKED | {"word_dropout", "label_smoothing", "prefix_tokens"},
+    ("orpo", "dora"): PACKED
+    | {"word_dropout", "label_smoothing", "prefix_tokens", "likelihood_weight"},
     ("kto", "full"): PACKED
     | LOW_RANK
-    | {"word_dropout", "label_smoothing", "prefix_tokens", "quantization"},
-    ("sft", "full"): PADDED | LOW_RANK | {"beta", "prefix_tokens", "quantization"},
+    | {"word_dropout", "label_smoothing", "prefix_tokens", "quantization", "likelihood_weight"},
+    ("sft", "full"): PADDED
+    | LOW_RANK
+    | {"beta", "likelihood_weight", "prefix_tokens", "quantization"},
 }
 
 

@@ -123,6 +123,20 @@ def test_training_lowers_the_validation_loss(
         assert tuned["reward_margin"] > before["eval_rewards/margins"]
 
 
+@pytest.mark.slow
+def test_dpo_can_keep_the_better_answer_likely(
+    store: ArtifactStore, splits: SplitsRef, base: BaseModelRef
+) -> None:
+    likelihood = []
+    for weight in (0.0, 1.0):
+        spec = _spec("dpo", "lora").model_copy(update={"likelihood_weight": weight})
+        with quiet_libraries():
+            trainer = _trainer(store, splits, base, spec)
+            trainer.train()
+            likelihood.append(trainer.evaluate()["eval_logps/chosen"])
+    assert likelihood[1] > likelihood[0] + 1
+
+
 def _logits(model: Any, ids: list[int]) -> Any:
     import torch
 

@@ -44,13 +44,21 @@ def make_preference_trainer(
     arguments = training_arguments(spec, passes, spec.rows_per_step, scratch)
     return trainer(
         model=model,
-        args=config(**arguments, beta=spec.beta, max_length=spec.row_tokens),
+        args=config(**arguments, **_loss(spec), max_length=spec.row_tokens),
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         processing_class=tokenizer,
         peft_config=adapter,
         **({} if spec.method == "orpo" else {"ref_model": reference}),
     )
+
+
+def _loss(spec: FinetuneSpec) -> dict[str, Any]:
+    """DPO plus the likelihood of the better answer is that of https://arxiv.org/abs/2404.19733."""
+    if not spec.likelihood_weight:
+        return {"beta": spec.beta}
+    weights = [1.0, spec.likelihood_weight]
+    return {"beta": spec.beta, "loss_type": ["sigmoid", "sft"], "loss_weights": weights}
 
 
 def _dpo_trainer() -> tuple[Any, Any]:

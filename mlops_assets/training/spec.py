@@ -25,7 +25,7 @@ WITHOUT_EFFECT = {"checkpoint_seconds"}  # on the bytes: read, but not part of t
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 READ_BY_METHOD = {
     "sft": {"word_dropout", "label_smoothing"},
-    "dpo": {"beta"},
+    "dpo": {"beta", "likelihood_weight"},
     "orpo": {"beta"},
     "kto": {"beta"},
 }
@@ -163,6 +163,13 @@ class FinetuneSpec(BaseModel):
         le=10,
         description="`dpo`, `kto`: how closely the base is followed; `orpo`: weight of the odds"
         " ratio beside the likelihood.",
+    )
+    likelihood_weight: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="`dpo`: weight of the better answer's likelihood beside the preference, which"
+        " alone may make both answers unlikely.",
     )
     pack_tokens: int = Field(
         512,
