@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 PERMUTATIONS, SEED = 128, 1
 RECALL = 0.99  # of pairs at the threshold
-CHUNK = 20_000  # texts whose signatures are computed at once
+CHUNK = 2_000  # texts whose signatures are computed at once
 WINDOW = 8  # neighbours in one band with which a row is compared
 PAIRS = 50_000  # compared at once
 
