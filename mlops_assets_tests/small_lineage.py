@@ -13,7 +13,7 @@ from typing import Any
 
 WORDS = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password lost"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "validated_dataset": {"labels": {"queue": []}, "slices": [], "min_rows": 10},
+    "validated_dataset": {"labels": {"queue": []}, "slices": [], "min_rows": 10, "privacy": {}},
     "dataset_splits": {"validation_share": 0.2, "test_share": 0.2},
     "base_model": {"vocabulary": 300, "hidden_size": 16, "mlp_size": 32, "layers": 1, "heads": 1},
     "lora_adapter": {"rank": 4, "alpha": 4, "epochs": 1, "pack_tokens": 256},
