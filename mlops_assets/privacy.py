@@ -65,6 +65,8 @@ _CARD_LONG = re.compile(r"\d(?:[\s.-]{0,2}\d){12}")
 _AFTER_COUNTRY = re.compile(r"\d\d(?<=[A-Za-z]{2}\d\d)")
 _BASE58 = re.compile(r"[13][1-9A-HJ-NP-Za-km-z]{25}")
 _DOTTED = re.compile(r"\d\.\d{1,3}\.\d")
+_COLONS = re.compile(r":[0-9a-fA-F]{0,4}:")
+_HEX_PAIR = re.compile(r"[:-][0-9a-fA-F]{2}[:-]")
 _TWO_PAIRS = re.compile(r"\d\d\D?\d\d")
 _SCREENS: Mapping[str, Callable[[str], object]] = {
     "secret": lambda text: (
@@ -79,10 +81,14 @@ _SCREENS: Mapping[str, Callable[[str], object]] = {
         and recognizers.SHAPES["crypto"].search(text)
     ),
     "card": _CARD_LONG.search,
-    "mac": lambda text: text.count(":") > 4 or text.count("-") > 4,
-    "ip": lambda text: _DOTTED.search(text) or "::" in text or text.count(":") > 6,
+    "mac": _HEX_PAIR.search,
+    "ip": lambda text: _DOTTED.search(text) or _COLONS.search(text),
     "national_id": lambda text: (
-        _TWO_PAIRS.search(text) and recognizers.SHAPES["national_id"].search(text)
+        _TWO_PAIRS.search(text)
+        and (
+            recognizers.SHAPES["national_id"].search(text)
+            or any(map(text.lower().__contains__, recognizers.ID_WORDS))
+        )
     ),
     "phone": recognizers.SHAPES["phone"].search,
     "person": bool,

@@ -119,7 +119,8 @@ def wallet(dice: Random) -> str:
     while number:
         number, place = divmod(number, 58)
         text = BASE58[place] + text
-    return "1" + text if payload[0] == 0 else text
+    zeros = len(payload) - len(payload.lstrip(b"\0"))
+    return "1" * zeros + text
 
 
 def national_id(dice: Random) -> str:
