@@ -10,7 +10,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from mlops_assets import cli
 from mlops_assets.dataset.defs import defs as dataset_defs
 from mlops_assets.home import Home
 from mlops_assets.privacy import DEFAULT_POLICY
@@ -179,3 +181,17 @@ def test_no_value_is_written_but_where_the_policy_says(
         assert all(set(json.loads(line)) == {"line", "file", "entities"} for line in lines)
     else:
         assert all(f"[{entity}]" in rows for entity in MAKERS)
+
+
+def test_an_import_shows_and_writes_no_value(planted: Planted, tmp_path: Path) -> None:
+    source, target = tmp_path / "source.jsonl", tmp_path / "imported"
+    source.write_text("\n".join(planted.lines) + "\n", encoding="utf-8")
+    target.mkdir()
+    for options in ((), ("--json",), ("--write", "--output", str(target / "rows.jsonl"))):
+        command = ["import", str(source), "--keep", "channel", "--map", "group=customer_id"]
+        ended = CliRunner().invoke(cli.app, [*command, *options])
+        assert ended.exit_code == 0, ended.output
+        assert not leaks(planted, ended.output)
+    names = {name for name, _ in written(target)}
+    assert names == {"rows.jsonl", "rows.quarantine.jsonl"}
+    assert not any(leaks(planted, text) for _, text in written(target))
