@@ -1,6 +1,7 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
+    [training] [gpu]
 """
 
 import json
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets_tests.bench_data import data
+from mlops_assets_tests.bench_gpu import gpu
 from mlops_assets_tests.bench_privacy import privacy
+from mlops_assets_tests.bench_training import training
 from mlops_assets_tests.commands import execute_job, run_command
 
 ROUNDS = 5
@@ -58,6 +61,7 @@ def loading() -> None:
     print("\n| import in a new process | seconds (median of 5) | of dagster |\n|---|---|---|")
     print(f"| dagster | {theirs:.2f} | 1 |")
     print(f"| mlops_assets.definitions | {mine:.2f} | {mine / theirs:.2f} |")
+    print("\nAt most 2 s is wanted; a test refuses torch and its like among the imports.")
 
 
 def _import_seconds(module: str) -> float:
@@ -71,6 +75,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "reuse": reuse,
     "privacy": privacy,
     "data": data,
+    "training": training,
+    "gpu": gpu,
     "banking77": banking77,
 }
 

@@ -1,0 +1,32 @@
+"""The benchmarks that need other machines run here too, on a model of a few thousand weights."""
+
+from pathlib import Path
+
+import pytest
+
+from mlops_assets_tests import bench_gpu
+
+SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 300}
+SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("contender", "base"), [("ours", "none"), ("ours", "nf4"), ("trl", "none")]
+)
+def test_the_gpu_benchmark_measures_each_contender(
+    tmp_path: Path, contender: str, base: str
+) -> None:
+    bench_gpu.make_model(tmp_path, SHAPE)
+    figures = bench_gpu.measure(contender, base, tmp_path, 10)
+    assert figures["tokens_per_second"] > 0
+    assert 0 < figures["mfu"] < 1
+    assert figures["planned"] > 100_000
+
+
+def test_a_machine_without_a_gpu_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    bench_gpu.gpu()
+    assert "Skipped: no GPU" in capsys.readouterr().out
