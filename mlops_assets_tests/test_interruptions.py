@@ -22,11 +22,13 @@ from mlops_assets.console import INTERRUPTED
 from mlops_assets.home import Home, translate_disk_full
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import AdapterRef, dump_ref
-from mlops_assets.training.checkpoints import KEPT
+from mlops_assets.training import resume
+from mlops_assets.training.checkpoints import KEPT, Checkpoints
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.small_training import (
     RARELY,
+    SPEC,
     STEPS,
     Stopped,
     acting_at_step,
@@ -224,6 +226,21 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
     assert saved_steps(root) == [6, 7]
     assert not list(root.rglob("*/.step-*"))
     assert train(root).digest == uninterrupted.digest
+
+
+def test_checkpoints_that_take_long_become_rare(
+    root: Path, uninterrupted: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = [], Checkpoints.write
+
+    def count(self: Checkpoints, step: int, produce: Any) -> None:
+        written.append(step)
+        write(self, step, produce)
+
+    monkeypatch.setattr(Checkpoints, "write", count)
+    monkeypatch.setattr(resume, "LARGEST_SHARE", 1e-9)
+    assert train(root, SPEC.model_copy(update={"checkpoint_seconds": 1e-9})) == uninterrupted
+    assert written == [1]
 
 
 def test_times_of_the_parts_add_up(begun: Path, tmp_path: Path) -> None:

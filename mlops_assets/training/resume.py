@@ -8,15 +8,12 @@ stays the trainer's business: its loop does that exactly.
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops_assets.training import trainer_state
 from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.interruption import Interruption
 from mlops_assets.training.training_log import TrainingLog
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
@@ -41,29 +38,30 @@ def make_resumable(
     if saved is not None:
         log.restore(saved["log"])
 
-    def save(_model: Any, _trial: Any) -> None:
-        trainer.store_flos()
-        step = trainer.state.global_step
-        checkpoints.write(step, lambda path: trainer_state.save(trainer, log, path))
-
-    trainer._save_checkpoint = save
+    keeper = _make_keeper(trainer, checkpoints, log, saved, interruption, seconds)
+    trainer.add_callback(keeper)
+    trainer._save_checkpoint = keeper.save
     if start is not None:
         trainer._load_from_checkpoint = lambda _: trainer_state.load_weights(trainer.model, start)
         trainer._load_optimizer_and_scheduler = lambda _: trainer_state.load_optimizer(
             trainer, start
         )
         trainer._load_rng_state = lambda _: trainer_state.load_random(start)
-    trainer.add_callback(_make_keeper(trainer, saved, interruption, seconds))
     return str(start) if start else None
 
 
 def _make_keeper(
-    trainer: Any, saved: Mapping[str, Any] | None, interruption: Interruption, seconds: float
-) -> "TrainerCallback":
+    trainer: Any,
+    checkpoints: Checkpoints,
+    log: TrainingLog,
+    saved: Mapping[str, Any] | None,
+    interruption: Interruption,
+    seconds: float,
+) -> Any:
     from transformers import TrainerCallback
 
     class Keeper(TrainerCallback):  # type: ignore[misc]
-        """Says when to save, and lets an interruption through once that is done."""
+        """Saves when it is time, and lets an interruption through once that is done."""
 
         def on_train_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
             self.due = time.monotonic() + seconds
@@ -72,16 +70,22 @@ def _make_keeper(
                 logger.info("resuming at step %d of %d", state.global_step, state.max_steps)
 
         def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
-            self.asked = time.monotonic()
-            if interruption.received is not None or self.asked >= self.due:
+            # The trainer logs and validates first, then calls `save`.
+            if interruption.received is not None or time.monotonic() >= self.due:
                 control.should_save = True
+
+        def save(self, _model: Any, _trial: Any) -> None:
+            started = time.monotonic()
+            trainer.store_flos()
+            step = trainer.state.global_step
+            checkpoints.write(step, lambda path: trainer_state.save(trainer, log, path))
+            now = time.monotonic()
+            rarer = (now - started) / LARGEST_SHARE if seconds else 0.0
+            self.due = now + max(seconds, rarer)
 
         def on_save(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
             if interruption.received is not None:
                 logger.warning("saved at step %d of %d", state.global_step, state.max_steps)
                 interruption.pass_on()
-            now = time.monotonic()
-            longer = (now - self.asked) / LARGEST_SHARE if seconds else 0.0
-            self.due = now + max(seconds, longer)
 
     return Keeper()
