@@ -50,7 +50,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 3},
     "dpo": {"epochs": 2},
     "orpo": {"epochs": 2},
-    "kto": {"epochs": 2, "rows_per_step": 16},
+    "kto": {"epochs": 1, "rows_per_step": 16},
 }
 
 
