@@ -17,6 +17,7 @@ from mlops_assets.training.memory_plan import Training, plan_memory
 from mlops_assets.training.model_shape import ModelShape, shape_of
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.threads import fitting_threads
+from mlops_assets.training.trainer import load_base
 from mlops_assets.training.workload import Workload
 from mlops_assets_tests.allocations import Allocations
 from mlops_assets_tests.test_methods import _no_mlflow, _row, _splits
@@ -124,6 +125,14 @@ def test_a_container_may_have_less_than_the_machine(
     (tmp_path / "memory.current").write_text(f"{used}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
     assert available_memory(tmp_path / "meminfo", (tmp_path,)) == free
+
+
+def test_kernels_from_the_hub_are_refused_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(LineageError, match="hub_kernels needs a GPU"):
+        load_base(tmp_path, FinetuneSpec(hub_kernels=True))
 
 
 # --- prediction beside measurement ------------------------------------------------------

@@ -463,7 +463,7 @@ def test_assets_log_to_mlflow_and_show_the_curve(
     import mlflow
 
     from mlops_assets.home import Home
-    from mlops_assets.resources import RESOURCES
+    from mlops_assets.resources import RESOURCES, Cost
     from mlops_assets.training.defs import base_model, lora_adapter
 
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
@@ -478,7 +478,7 @@ def test_assets_log_to_mlflow_and_show_the_curve(
     runs = [
         dg.materialize(
             [dataset_splits, base_model, lora_adapter],
-            resources=RESOURCES,
+            resources=RESOURCES | {"cost": Cost(price_per_hour=3600.0, currency="EUR")},
             run_config={"ops": config},
         )
         for _ in range(2)
@@ -492,6 +492,15 @@ def test_assets_log_to_mlflow_and_show_the_curve(
     run = client.get_run(fresh["mlflow_run"].value)
     assert run.data.params["rank"] == "8"
     assert run.data.metrics["final_tokens_per_second"] > 0
+    assert 0 < run.data.metrics["final_model_flops_utilisation"] < 1
+    assert run.data.metrics["final_cost"] == pytest.approx(
+        run.data.metrics["final_wall_seconds"], abs=0.1
+    )
+    assert run.data.metrics["final_memory_plan.activations"] > 0
+    assert run.data.tags["currency"] == "EUR"
+    for asset in (fresh, reused):
+        assert "EUR at 3600 EUR an hour" in asset["cost"].value
+        assert "**predicted peak**" in asset["memory"].value
     assert len(client.get_metric_history(run.info.run_id, "loss")) > 3
     assert [item.path for item in client.list_artifacts(run.info.run_id, "training")] == [
         f"training/{CURVE}"
