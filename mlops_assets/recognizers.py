@@ -157,6 +157,11 @@ def _words(words: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
 
 
+MOST_JUDGED = 1000
+"""Numbers of one text that are looked at closely, each for a quarter of a millisecond. In a
+text with more, which nobody wrote by hand, the others count as phone numbers unseen."""
+
+
 def _phone_finder(regions: Sequence[str]) -> Finder:
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
@@ -166,6 +171,7 @@ def _phone_finder(regions: Sequence[str]) -> Finder:
 
     def find(text: str) -> Iterator[Span]:
         """Numbers with a ``+``, in the grouping of a region, or after a word such as `call`."""
+        judged = 0
         for match in SHAPES["phone"].finditer(text):
             number = match.group()
             said = list(_PHONE_SAID.finditer(text, max(match.start() - _NEAR, 0), match.start()))
@@ -174,6 +180,10 @@ def _phone_finder(regions: Sequence[str]) -> Finder:
             elif _GROUPED.search(number) and not said:
                 recogniser = well_grouped
             else:
+                continue
+            judged += 1
+            if judged > MOST_JUDGED:
+                yield match.span()
                 continue
             for result in recogniser.analyze(number, ["PHONE_NUMBER"]):
                 yield match.start() + result.start, match.start() + result.end

@@ -155,6 +155,13 @@ def test_no_hostile_text_is_slow(unit: str) -> None:
     EVERYTHING.scan(unit * (30_000 // len(unit)) + "@")
 
 
+def test_more_numbers_than_a_person_writes_are_hidden_unseen() -> None:
+    many = recognizers.MOST_JUDGED + 50
+    clean, found = EVERYTHING.scan(", ".join(["call 12345678"] * many))
+    # Of these digits no phone number can be made: only those past the bound go.
+    assert (clean.count("12345678"), found) == (recognizers.MOST_JUDGED, Counter(phone=50))
+
+
 def test_screens_lose_nothing() -> None:
     signs = identifiers.SECRET_SIGNS
     assert all(any(part in sign for part in identifiers.SIGNS_OF_SIGNS) for sign in signs)

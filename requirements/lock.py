@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TORCH_FAMILY = re.compile(r"(torch|triton|nvidia-|cuda-)")
+TORCH_FAMILY = re.compile(r"(torch|triton|nvidia-(?!ml-py)|cuda-)")
 HEADER = "# Written by `make lock`. Install with pip --require-hashes --no-deps.\n"
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlops_assets.privacy import redact
 from mlops_assets.refs import Message, PredictionRecord, Row
 
 INVALID = "(invalid)"
@@ -121,7 +122,8 @@ def _slice_columns(train: Sequence[Row], records: Sequence[PredictionRecord]) ->
         Classes(
             f"slice_{name}",
             [row.slices.get(name, ABSENT) for row in train],
-            [record.slices.get(name, ABSENT) for record in records],
+            # A page shows them, and what production logs nobody has validated.
+            [redact(record.slices.get(name, ABSENT))[0] for record in records],
         )
         for name in names
     ]

@@ -115,12 +115,10 @@ def _train(
     watch: Watch | None,
 ) -> dict[str, Any]:
     """Train, write the adapter's files into ``target`` and return the summary."""
-    import torch
     from transformers import AutoTokenizer
 
     from mlops_assets.training.trainer import make_trainer
 
-    torch.set_flush_denormal(True)  # denormals of dying activations cost half the speed
     base_path = store.path(base.artifact)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
     rows = {name: _rows(store, splits, name) for name in ("train", "validation")}

@@ -52,7 +52,6 @@ def build_tiny(
     started = time.monotonic()
     with quiet_libraries():
         torch.manual_seed(spec.seed)
-        torch.set_flush_denormal(True)
         tokenizer = train_tokenizer(rows, labels, spec.vocabulary)
         model = _new_model(tokenizer, spec)
         corpus = _Corpus(tokenizer, rows, labels, spec.seed)

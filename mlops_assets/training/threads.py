@@ -1,4 +1,4 @@
-"""How many CPU threads a model is worth."""
+"""How the CPU computes while a model is trained: on how many threads, and without denormals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,18 @@ other at every small matrix. With one, the sums are also in the same order on ev
 
 @contextmanager
 def fitting_threads(parameters: int) -> Iterator[None]:
-    """Use one CPU thread for a small model, and put the number back at the end."""
+    """Use one CPU thread for a small model, and put the number back at the end.
+
+    Numbers below 1e-38 count as zero meanwhile: those of dying activations cost half the speed.
+    """
     import torch
 
     before = torch.get_num_threads()
+    torch.set_flush_denormal(True)
     if parameters < ONE_THREAD_BELOW:
         torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
