@@ -103,9 +103,9 @@ CODE = {
     "a statement that trains otherwise": (
         {
             "file": "training/finetune.py",
-            "old": "    torch.set_flush_denormal(True)",
-            "new": "    torch.manual_seed(spec.seed + 1)\n    spec = spec.model_copy("
-            'update={"seed": spec.seed + 1})\n    torch.set_flush_denormal(True)',
+            "old": "    base_path = store.path(base.artifact)",
+            "new": '    spec = spec.model_copy(update={"seed": spec.seed + 1})\n'
+            "    base_path = store.path(base.artifact)",
         },
         FROM_ADAPTER,
     ),

@@ -271,6 +271,7 @@ def test_no_checkout_no_reproduction(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_behind_when_it_is_ended(project: Path, ending: signal.Signals) -> None:
     places = []
+    before = signal.getsignal(signal.SIGTERM)
 
     def work() -> None:
         with clean_worktree(project, "HEAD") as made:
@@ -282,7 +283,7 @@ def test_nothing_is_left_behind_when_it_is_ended(project: Path, ending: signal.S
         work()
     assert not places[0].root.exists()
     assert len(git(project, "worktree", "list").splitlines()) == 1
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_registry_has_to_know_the_version(tracked_home: Home) -> None:
