@@ -139,7 +139,7 @@ def _card_stretches(text: str, offset: int, run: str) -> Iterator[Span]:
     groups = [(offset + m.start(), offset + m.end()) for m in re.finditer(r"\d+", run)]
     for first, (start, _) in enumerate(groups):
         digits = ""
-        for group_start, end in groups[first:]:
+        for group_start, end in groups[first : first + _CARD_DIGITS.stop]:
             digits += text[group_start:end]
             if len(digits) > _CARD_DIGITS[-1]:
                 break

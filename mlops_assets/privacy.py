@@ -49,6 +49,7 @@ _MODULES = (identifiers.__name__, recognizers.__name__)
 # What a cut line may end with: too short to be known for what it is, long enough to tell.
 _TORN = re.compile(r"(?:[\w.+%'-]{1,64}@[\w.-]{0,255}|\d(?:[ .-]?\d){5,33})$")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _FINDERS: Mapping[str, recognizers.Finder] = {
     "secret": identifiers.find_secrets,
     "credentials": identifiers.find_credentials,
@@ -118,7 +119,8 @@ class Detector:
     """Finds personal data and does with it what the policy says; made once, used on every text.
 
     What the policy does not name is not looked for. Raises LineageError when it names people or
-    places and no installed spaCy model is given, or the other way round.
+    places and no installed spaCy model is given, or the other way round, and for regions that
+    are none.
     """
 
     def __init__(
@@ -143,8 +145,8 @@ class Detector:
         self._ner_model, self._regions = ner_model, tuple(phone_regions)
         # Labels, roles and whole answers come again and again.
         self._remembered = lru_cache(REMEMBERED)(self._scan_new)
-        if ner_model:
-            _recognizers(self._regions, ner_model)  # refuse now what is not installed
+        if ner_model or self._regions != DEFAULT_REGIONS:
+            _recognizers(self._regions, ner_model)  # refuse now what is not there
 
     def find(self, text: str) -> list[Hit]:
         """What stands where, in the order of the text; no two overlap."""
@@ -153,9 +155,9 @@ class Detector:
         for entity, least_digits, screen in self._looked_for:
             if digits < least_digits or not screen(rest):
                 continue
-            for start, end in merged(self._finder(entity)(rest)):
-                hits.append(Hit(start, end, entity))
-                rest = f"{rest[:start]}{chr(0) * (end - start)}{rest[end:]}"
+            if found := [Hit(*span, entity) for span in merged(self._finder(entity)(rest))]:
+                hits += found
+                rest = _replaced(rest, found, lambda hit: chr(0) * (hit.end - hit.start))
         return sorted(hits)
 
     def scan(self, text: str) -> tuple[str, Counter[str]]:
@@ -164,10 +166,9 @@ class Detector:
         What is only flagged is counted and stays.
         """
         hits = self.find(text)
-        for start, end, entity in reversed(hits):
-            if self.policy[entity] != "flag":
-                text = f"{text[:start]}[{entity}]{text[end:]}"
-        return text, Counter(hit.entity for hit in hits)
+        hidden = [hit for hit in hits if self.policy[hit.entity] != "flag"]
+        clean = _replaced(text, hidden, lambda hit: f"[{hit.entity}]")
+        return clean, Counter(hit.entity for hit in hits)
 
     def scan_json(self, value: Any, found: Counter[str]) -> Any:
         """A JSON value with every text, key and number in it scanned; adds to ``found``.
@@ -208,7 +209,10 @@ class Detector:
             return clean, found
         if not inside:
             return clean, found
-        return text if cleaned == tree else json.dumps(cleaned, ensure_ascii=False), inside
+        if cleaned == tree:
+            return text, inside
+        written = json.dumps(cleaned, ensure_ascii=False)
+        return _HALF_CHARACTER.sub(lambda half: f"\\u{ord(half.group()):04x}", written), inside
 
     @property
     def version(self) -> str:
@@ -224,6 +228,15 @@ class Detector:
         return _FINDERS.get(entity) or _recognizers(self._regions, self._ner_model)[entity]
 
 
+def _replaced(text: str, hits: Sequence[Hit], by: Callable[[Hit], str]) -> str:
+    """``text`` with something else in place of ``hits``, which stand in its order."""
+    parts, done = [], 0
+    for hit in hits:
+        parts += [text[done : hit.start], by(hit)]
+        done = hit.end
+    return "".join([*parts, text[done:]])
+
+
 @cache
 def _recognizers(regions: tuple[str, ...], model: str) -> Mapping[str, recognizers.Finder]:
     return recognizers.finders(regions, model)
@@ -236,6 +249,11 @@ def _everything() -> Detector:
 
 def redact(text: str) -> tuple[str, Counter[str]]:
     """``text`` with a placeholder such as ``[email]`` for all that is found, and how many."""
+    return (_redact_short if len(text) <= SHORT else _everything().scan)(text)
+
+
+@lru_cache(REMEMBERED)  # ids, roles and values of slices come again and again
+def _redact_short(text: str) -> tuple[str, Counter[str]]:
     return _everything().scan(text)
 
 
@@ -250,7 +268,6 @@ def excerpt(line: str) -> str:
     return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
 
 
-@lru_cache(maxsize=4096)
 def pseudonym(key: str) -> str:
     """``key``, or a hash in its place where the key itself is personal data."""
     if not redact(key)[1]:

@@ -63,6 +63,8 @@ _PHONE_SAID = re.compile(
 )
 _GROUPED = re.compile(r"\(\d{1,5}\)|\d+[ .\-/\u00a0]+\d+[ .\-/\u00a0]+\d")
 _NEAR = 60  # characters in which a word tells what a number is
+PIECE, OVERLAP = 2000, 200  # characters of a text in which national ids are sought at once
+_SPACE = re.compile(r"\s")
 _LANGUAGE = "en"  # Presidio asks for one; patterns do not depend on it
 
 _SURE = 0.5  # Presidio's score from which a match without a check digit counts
@@ -72,7 +74,7 @@ def finders(regions: Sequence[str], model: str) -> Mapping[str, Finder]:
     """The finder of each entity; ``regions`` are those of phones without ``+``.
 
     People and places are among them where a spaCy model is named. Raises LineageError when it
-    is not installed.
+    is not installed, and for a region that is none.
     """
     # At ERROR, Presidio would log a value that it cannot check.
     logging.getLogger("presidio-analyzer").disabled = True
@@ -135,11 +137,28 @@ def _national_id_finder() -> Finder:
     ]
 
     def find(text: str) -> Iterator[Span]:
-        for recogniser, needed in known:
-            if needed is None or needed.search(text):
-                yield from _accepted(recogniser, needed, text)
+        for at, piece in _pieces(text):
+            for recogniser, needed in known:
+                if needed is None or needed.search(piece):
+                    for start, end in _accepted(recogniser, needed, piece):
+                        yield at + start, at + end
 
     return find
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Where pieces of the text begin, after white space if there is any, and the pieces.
+
+    Presidio compares what it finds with all else that it found: a text as a whole would cost
+    the square of its length. The pieces overlap, so that none cuts a value and its words.
+    """
+    start = 0
+    while len(text) - start > PIECE:
+        yield start, text[start : start + PIECE]
+        rest = start + PIECE - OVERLAP
+        gap = _SPACE.search(text, rest, rest + OVERLAP // 4)
+        start = gap.end() if gap else rest
+    yield start, text[start:]
 
 
 def _accepted(recogniser: Any, needed: re.Pattern[str] | None, text: str) -> Iterator[Span]:
@@ -163,8 +182,15 @@ text with more, which nobody wrote by hand, the others count as phone numbers un
 
 
 def _phone_finder(regions: Sequence[str]) -> Finder:
+    from phonenumbers import SUPPORTED_REGIONS
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
+    if not regions or (unknown := set(regions) - SUPPORTED_REGIONS):
+        named = sorted(unknown)[0] if regions else "no country"
+        raise LineageError(
+            f"`phone_regions` names {named!r}, whose phone numbers are not known.",
+            "Name countries by their two capital letters (ISO 3166), such as GB.",
+        )
     valid, well_grouped = (
         PhoneRecognizer(supported_regions=regions, leniency=leniency) for leniency in (1, 2)
     )

@@ -112,6 +112,9 @@ def test_json_stays_json() -> None:
     assert found == {"card": 1, "email": 1}
     same = '{"b":  1, "a": "nothing here"}'
     assert EVERYTHING.scan_json(same, Counter()) == same
+    # Half a character can be written in no file: it stays the escape that it was.
+    half = EVERYTHING.scan_json(r'["\ud800 ann@example.com"]', Counter())
+    assert half == r'["\ud800 [email]"]'
     # The first of two equal keys is lost to a JSON reader, but not to us.
     assert "ann@" not in EVERYTHING.scan_json('{"a": "ann@example.com", "a": 1}', Counter())
 
@@ -147,6 +150,8 @@ def test_what_is_clean_stays_clean(text: str) -> None:
         "eyJ-",
         "-----BEGIN PRIVATE KEY-----",
         "+1 (",
+        "219-09-9999 ",
+        "AB123456C,",
     ],
 )
 def test_no_hostile_text_is_slow(unit: str) -> None:
@@ -160,6 +165,27 @@ def test_more_numbers_than_a_person_writes_are_hidden_unseen() -> None:
     clean, found = EVERYTHING.scan(", ".join(["call 12345678"] * many))
     # Of these digits no phone number can be made: only those past the bound go.
     assert (clean.count("12345678"), found) == (recognizers.MOST_JUDGED, Counter(phone=50))
+
+
+def test_national_ids_in_a_long_text() -> None:
+    for shift in range(0, 240, 7):
+        text = f"{'word ' * 380}{'x' * shift} my ssn is 219099999 and so on {'word ' * 400}"
+        clean, found = EVERYTHING.scan(text)
+        assert found == {"national_id": 1}
+        assert "my ssn is [national_id] and so on" in clean
+
+
+@pytest.mark.parametrize(("regions", "says"), [(["UK"], "names 'UK'"), ([], "names 'no country'")])
+def test_countries_without_phones_are_refused(regions: list[str], says: str) -> None:
+    with pytest.raises(LineageError, match=says):
+        privacy.Detector({"phone": "redact"}, phone_regions=regions)
+
+
+def test_what_is_remembered_is_short() -> None:
+    privacy.pseudonym("long" * 10_000)
+    remembered = privacy._redact_short.cache_info().currsize
+    privacy.pseudonym("longer" * 10_000)
+    assert privacy._redact_short.cache_info().currsize == remembered
 
 
 def test_screens_lose_nothing() -> None:

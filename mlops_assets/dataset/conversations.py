@@ -29,6 +29,7 @@ SHAPES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 LONGEST_NAME = 60  # characters of a role or a name
+REMEMBERED_TOOLS = 32_768  # characters of schemas that are kept for the next row
 
 Get = Callable[[str], Any]
 Scan = Callable[[Any], Any]
@@ -198,16 +199,17 @@ def _check_calls(messages: list[Turn]) -> None:
 def _tools(value: Any, detector: Detector, found: Counter[str]) -> tuple[dict[str, Any], ...]:
     if not value:
         return ()
-    schemas, here = _read_tools(value if isinstance(value, str) else _json(value), detector)
+    text = value if isinstance(value, str) else _json(value)
+    read = _remembered_tools if len(text) <= REMEMBERED_TOOLS else _read_tools
+    schemas, here = read(text, detector)
     found.update(dict(here))
     return schemas
 
 
-@lru_cache(maxsize=256)
 def _read_tools(
     text: str, detector: Detector
 ) -> tuple[tuple[dict[str, Any], ...], tuple[tuple[str, int], ...]]:
-    """The schemas, which most rows of a file share, and the personal data found in them."""
+    """The schemas, and the personal data found in them."""
     found: Counter[str] = Counter()
     schemas = _parse(text)
     if not isinstance(schemas, list):
@@ -217,6 +219,9 @@ def _read_tools(
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise MalformedError("bad_tools")
     return tuple(detector.scan_json(schemas, found)), tuple(found.items())
+
+
+_remembered_tools = lru_cache(maxsize=256)(_read_tools)  # most rows of a file share theirs
 
 
 def _json(value: object) -> str:

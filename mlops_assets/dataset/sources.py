@@ -1,12 +1,12 @@
 """Reads source data, line by line, into candidates for rows; judges nothing but their form."""
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -276,12 +276,10 @@ def _key(value: Any) -> str | None:
 
 
 def _slice(value: Any) -> str:
-    return _short(value) if isinstance(value, str) and value else "unknown"
-
-
-@lru_cache(maxsize=4096)
-def _short(value: str) -> str:
-    return redact(value)[0][:LONGEST_SLICE_VALUE]
+    """A text, a number or a truth value as text, fit to be shown."""
+    if isinstance(value, int):
+        value = json.dumps(value)
+    return redact(value)[0][:LONGEST_SLICE_VALUE] if isinstance(value, str) and value else "unknown"
 
 
 def _digest(data: bytes) -> str:
