@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,19 @@ from hypothesis import strategies as st
 
 from mlops_assets import privacy
 from mlops_assets.artifacts import ArtifactStore, LineageError
-from mlops_assets.dataset import expectations, leakage, sources, splits, validation, versioning
+from mlops_assets.dataset import (
+    expectations,
+    formats,
+    leakage,
+    sources,
+    splits,
+    validation,
+    versioning,
+)
 from mlops_assets.dataset.defs import defs as dataset_defs
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.dataset.faults import FAULTS, PERSONAL_DATA, card, email
+from mlops_assets.dataset.records import Record
 from mlops_assets.dataset.splits import SplitSpec
 from mlops_assets.dataset.synthetic import LABELS, tickets_lines
 from mlops_assets.refs import (
@@ -293,6 +303,9 @@ BAD_LINES: list[tuple[str, Any]] = [
     ("bad_answer", ticket(99, reply="billing")),
     ("bad_answer", ticket(99, reply=json.dumps(ANSWER | {"mood": "bad"}))),
     ("bad_answer", ticket(99, reply='{"queue":"billing"}')),
+    # One field, named as the three of the answer would be if commas joined them.
+    ("bad_answer", ticket(99, reply=json.dumps({",".join(sorted(ANSWER)): "billing"}))),
+    ("bad_answer", ticket(99, reply=json.dumps(ANSWER)[:-1] + ', "queue": "returns"}')),
     ("wrong_label", ticket(99, reply=json.dumps(ANSWER | {"queue": "Billing"}))),
     ("wrong_label", ticket(99, reply=json.dumps(ANSWER | {"priority": 1}))),
     ("duplicate_id", ticket(99, id="t-5")),
@@ -378,6 +391,21 @@ def test_data_changed_between_two_assets(store: ArtifactStore, tmp_path: Path) -
     Path(raw.path).write_text(json.dumps(ticket(2)))
     with pytest.raises(LineageError, match="has changed since"):
         validation.validate(store, raw, expectations.ValidationSpec())
+
+
+def test_data_changed_while_it_is_read(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = observed(tmp_path, [ticket(number) for number in range(24)])
+
+    def read_and_change(path: Path, *rest: Any) -> Iterator[Record]:
+        yield from found(path, *rest)
+        Path(raw.path).write_text(json.dumps(ticket(2)))
+
+    found = formats.read
+    monkeypatch.setattr(formats, "read", read_and_change)
+    with pytest.raises(LineageError, match="has changed since"):
+        validation.validate(store, raw, expectations.ValidationSpec(min_rows=1))
 
 
 # Bad sources

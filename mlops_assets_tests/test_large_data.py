@@ -118,6 +118,18 @@ def test_slices_need_their_rows(tmp_path: Path) -> None:
         validated(tmp_path, lines, slices=["channel"], min_rows_per_slice=fewest[2] + 1)
 
 
+def test_a_text_is_not_lost_with_a_row_that_is_set_aside(tmp_path: Path) -> None:
+    lines = [
+        chat(0, "where is my parcel", "A"),
+        chat(0, "the door is stuck", "B"),  # a second t-0
+        chat(1, "the door is stuck", "B"),
+        chat(2, "The door  is stuck", "B"),
+    ]
+    ref = validated(tmp_path, lines, **FREE | {"max_quarantined_share": 1})
+    assert [row.id for row in read_rows(directory(tmp_path, ref) / "rows.jsonl")] == ["t-0", "t-1"]
+    assert ref.quarantined == {"duplicate_id": 1, "duplicate_text": 1}
+
+
 def test_fields_that_differ_in_case_only_are_refused() -> None:
     with pytest.raises(ValidationError, match="upper and lower case"):
         ValidationSpec(labels={"queue": ["a"], "Queue": ["a"]})

@@ -42,6 +42,16 @@ def written(folder: Path, name: str, *records: Any) -> Path:
 JSON_LINES: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
     "messages": ({"messages": CHAT}, "messages", CHAT),
     "system turn": ({"messages": [SYSTEM, *CHAT]}, "messages", [SYSTEM, *CHAT]),
+    "system text beside the turns": (
+        {"system": "Be terse.", "messages": CHAT},
+        "messages",
+        [SYSTEM, *CHAT],
+    ),
+    "system text and turn": (
+        {"system": "Be terse.", "messages": [SYSTEM, *CHAT]},
+        "messages",
+        [SYSTEM, *CHAT],
+    ),
     "text in parts": (
         {"messages": [QUESTION | {"content": [{"type": "text", "text": "Hi"}]}, ANSWER]},
         "messages",
@@ -166,6 +176,15 @@ def test_tables_hold_conversations(tmp_path: Path) -> None:
     assert list(first.messages or ()) == [QUESTION, CALLING | {"content": ""}, RESULT, ANSWER]
     assert list(second.messages or ()) == CHAT
     assert list(first.tools) == TOOLS
+
+
+def test_a_nul_in_a_cell_costs_its_row(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"prompt": ["a\0b", "c"], "completion": ["d", "e"]}), path)
+    assert [row.form for row in read(path)] == ["nul_byte", "object"]
 
 
 def test_splits_of_a_dataset_dictionary_are_pinned(tmp_path: Path) -> None:

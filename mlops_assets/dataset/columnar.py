@@ -19,6 +19,7 @@ from mlops_assets.dataset import columnar_rows
 from mlops_assets.dataset.lines import LONGEST_LINE, SHOWN, open_plain
 from mlops_assets.dataset.records import SOUND, Record
 from mlops_assets.dataset.shards import pinned_splits
+from mlops_assets.dataset.strict_json import parse_object
 
 MEMORY = 2**30  # bytes that the reading process may allocate
 LONGEST_STATE = 2**20  # bytes of a state.json
@@ -112,8 +113,10 @@ def _record(name: str, number: int, line: bytes, split: str | None) -> Record:
     value = orjson.loads(line)
     if isinstance(value, str):
         return Record(name, number, "", None, value, split, len(line))
-    content = {key: _without_none(item) for key, item in value.items()}
     source = line[: 4 * SHOWN].decode("utf-8", "replace")
+    if b"\\u0000" in line and (form := parse_object(line.decode())[1]) != SOUND:
+        return Record(name, number, source, None, form, split, len(line))
+    content = {key: _without_none(item) for key, item in value.items()}
     return Record(name, number, source, content, SOUND, split, len(line))
 
 

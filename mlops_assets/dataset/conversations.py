@@ -72,6 +72,7 @@ def conversation(
             messages, rejected = _pair(get, scan)
         else:
             messages = _prompt(get, scan) + _completion(get, answer_field, scan)
+        messages = _instructed(messages, get, scan)
     except _IncompleteError:
         return Conversation(None)
     _check_calls(messages)
@@ -80,9 +81,15 @@ def conversation(
 
 def _prompt(get: Get, scan: Scan) -> list[Turn]:
     value = get("prompt")
-    turns = [_said("user", value, scan)] if isinstance(value, str) else _turns(value, scan)
-    system = get("system")
-    return [_said("system", system, scan), *turns] if system else turns
+    return [_said("user", value, scan)] if isinstance(value, str) else _turns(value, scan)
+
+
+def _instructed(turns: list[Turn], get: Get, scan: Scan) -> list[Turn]:
+    """The turns after what a field `system` says, unless they begin with just that."""
+    if not (system := get("system")):
+        return turns
+    turn = _said("system", system, scan)
+    return turns if turns[0] == turn else [turn, *turns]
 
 
 def _completion(get: Get, answer_field: str, scan: Scan) -> list[Turn]:

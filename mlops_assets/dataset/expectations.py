@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mlops_assets.dataset.records import SOUND
-from mlops_assets.dataset.row_frame import COLUMNS, NOT_TEXT, Labels, label_column
+from mlops_assets.dataset.row_frame import COLUMNS, NOT_TEXT, Labels, fields_of, label_column
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.privacy import DEFAULT_POLICY, DEFAULT_REGIONS, Detector, checked_policy
 
@@ -34,7 +34,8 @@ class ValidationSpec(BaseModel):
     )
     slices: list[str] = Field(
         default_factory=lambda: ["channel", "product", "language_style"],
-        description="Fields of a row by which results are broken down (format messages).",
+        description="Fields of a row by which results are broken down; of `labelled_csv` it is"
+        " always the text's length.",
     )
     group_field: str = Field(
         "customer_id", min_length=1, description="Field whose rows stay in one split."
@@ -145,7 +146,7 @@ def row_expectations(spec: ValidationSpec, labels: Labels) -> list[Any]:
         rule(between, "year", "bad_timestamp", **years),
     ]
     answered = [
-        rule(in_set, "answer", "bad_answer", value_set=[",".join(sorted(labels))]),
+        rule(in_set, "answer", "bad_answer", value_set=[fields_of(labels)]),
         *(label_rule(*item) for item in labels.items()),
     ]
     columns = [*COLUMNS, *(["answer"] if labels else []), *map(label_column, labels)]

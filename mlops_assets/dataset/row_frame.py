@@ -1,11 +1,11 @@
 """What the suite ``rows`` looks at of each candidate, as a pandas frame."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from mlops_assets.dataset.sources import Candidate
+from mlops_assets.dataset.strict_json import parse_object
 from mlops_assets.privacy import redact
 
 if TYPE_CHECKING:
@@ -35,14 +35,10 @@ LONGEST_LABEL = 60  # characters of an unknown label that Data Docs show
 
 
 def answer_object(candidate: Candidate) -> Answer | None:
-    """The answer as a JSON object, or None."""
+    """The answer as a JSON object, read as strictly as a line is, or None."""
     if not candidate.messages or candidate.messages[-1]["role"] != "assistant":
         return None
-    try:
-        value = orjson.loads(candidate.messages[-1]["content"])
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    return parse_object(candidate.messages[-1]["content"])[0]
 
 
 def prompt_text(candidate: Candidate) -> str:
@@ -101,12 +97,26 @@ def _row_record(
     if not labels:
         return record
     answered = bool(messages) and messages[-1]["role"] == "assistant"
-    form = NOT_AN_ANSWER if answer is None else ",".join(sorted(answer))
     return (
         *record,
-        form if answered else None,
+        shown_fields(answer, labels) if answered else None,
         *(shown_label(answer, name, values) for name, values in labels.items()),
     )
+
+
+def shown_fields(answer: Answer | None, labels: Labels) -> str:
+    """``fields_of(labels)`` where the answer has just these; else what Data Docs may show."""
+    if answer is None:
+        return NOT_AN_ANSWER
+    if answer.keys() == labels.keys():
+        return fields_of(labels)
+    # As a list, no name with a comma in it is taken for two fields.
+    return redact(json.dumps(sorted(answer), ensure_ascii=False))[0][:LONGEST_LABEL]
+
+
+def fields_of(labels: Labels) -> str:
+    """The names of the answer's fields, as one text."""
+    return ",".join(sorted(labels))
 
 
 def label_column(name: str) -> str:

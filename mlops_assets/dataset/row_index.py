@@ -12,6 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,17 +103,19 @@ class RowIndex:
         )
 
     def judge(self, rules: Sequence[WholeRule]) -> None:
-        """Find duplicates, leaks and contradictions, then give each row its first reason."""
-        self._count_earlier("earlier_ids", "id_key")
-        self._count_earlier("earlier_texts", "place_key")
-        if self.splits_pinned:
-            self._mark_leaks("in_train", "folded_key")
-            self._mark_leaks("in_train_respaced", "text_key")
+        """Find contradictions, then by each rule duplicates and leaks, and give those a reason."""
         self._db.execute(
             "UPDATE rows SET contradicted = 1 WHERE text_key IN (SELECT text_key FROM rows"
             " GROUP BY text_key HAVING MIN(answer_key) <> MAX(answer_key))"
         )
-        for rule in rules:
+        find = {
+            "earlier_ids": partial(self._count_earlier, "id_key"),
+            "earlier_texts": partial(self._count_earlier, "place_key"),
+            "in_train": partial(self._mark_leaks, "folded_key"),
+            "in_train_respaced": partial(self._mark_leaks, "text_key"),
+        }
+        for rule in rules:  # a row that is set aside counts for no later rule
+            find[rule.column](rule.column)
             self._db.execute(
                 f"UPDATE rows SET reason = ? WHERE reason IS NULL AND {rule.column} <> ?",  # noqa: S608
                 (rule.reason, rule.good),
@@ -217,19 +220,19 @@ class RowIndex:
             *labels,
         )
 
-    def _count_earlier(self, column: str, key: str) -> None:
-        """Set ``column`` to how many earlier rows have the same ``key``."""
+    def _count_earlier(self, key: str, column: str) -> None:
+        """Set ``column`` to how many earlier rows that stay have the same ``key``."""
         self._db.execute(
             f"UPDATE rows SET {column} = place - 1 FROM (SELECT row AS other, ROW_NUMBER() OVER"  # noqa: S608
-            f" (PARTITION BY {key} ORDER BY row) AS place FROM rows)"
+            f" (PARTITION BY {key} ORDER BY row) AS place FROM rows WHERE reason IS NULL)"
             " WHERE row = other AND place > 1"
         )
 
-    def _mark_leaks(self, column: str, key: str) -> None:
-        """Set ``column`` to 1 for test rows whose ``key`` stands in train."""
+    def _mark_leaks(self, key: str, column: str) -> None:
+        """Set ``column`` to 1 for test rows whose ``key`` stands in train; of rows that stay."""
         self._db.execute(
-            f"UPDATE rows SET {column} = 1 WHERE split = 'test' AND {key} IN"  # noqa: S608
-            f" (SELECT {key} FROM rows WHERE split = 'train')"
+            f"UPDATE rows SET {column} = 1 WHERE split = 'test' AND reason IS NULL"  # noqa: S608
+            f" AND {key} IN (SELECT {key} FROM rows WHERE split = 'train' AND reason IS NULL)"
         )
 
     def _fill_slices(self) -> None:

@@ -31,6 +31,7 @@ from mlops_assets.dataset.row_frame import Answer, Labels, answer_object, row_fr
 from mlops_assets.dataset.row_index import QuarantinedLine, RowIndex
 from mlops_assets.dataset.sources import Candidate
 from mlops_assets.dataset.suites import ChunkedSuite, judge_table
+from mlops_assets.dataset.vocabulary import given_labels
 from mlops_assets.privacy import excerpt
 from mlops_assets.progress import progress
 from mlops_assets.refs import Message, RawDatasetRef, Row, ValidatedRef, write_jsonl
@@ -79,11 +80,7 @@ def validate(store: ArtifactStore, raw: RawDatasetRef, spec: ValidationSpec) -> 
 def _produce(
     directory: Path, raw: RawDatasetRef, spec: ValidationSpec, reports: Path
 ) -> Mapping[str, Any]:
-    if versioning.dvc_hash(Path(raw.path)) != raw.version:
-        raise LineageError(
-            f"{raw.path} has changed since raw_dataset was materialised.",
-            "Materialise raw_dataset again, then this.",
-        )
+    _refuse_changed(raw)
     given = given_labels(raw, spec)
     scratch = directory / SCRATCH
     scratch.mkdir()
@@ -92,6 +89,7 @@ def _produce(
         warnings.simplefilter("ignore")
         context = quiet_context(str(directory / DATA_DOCS))
         rows_in, failed = _judge_rows(context, raw, spec, given, index, scratch / ROWS)
+        _refuse_changed(raw)  # while it was read
         index.judge(expectations.whole_rules(index.splits_pinned))
         labels = {name: known or index.vocabulary(name) for name, known in given.items()}
         failed += _judge_whole(context, spec, labels, index) if index.rows else ()
@@ -118,21 +116,6 @@ def _problems(
         many = f"{bad} of {rows_in} rows ({bad / rows_in:.1%}) were quarantined ({counts})"
         failed = (f"{many}, {tolerated:.1%} is the most allowed", *failed)
     return failed
-
-
-def given_labels(raw: RawDatasetRef, spec: ValidationSpec) -> Labels:
-    """The labels of each field from the spec or from categories.json; none: from the data."""
-    if raw.format == "labelled_csv" and len(spec.labels) != 1:
-        raise LineageError(
-            f"The answers in {raw.path} have one field, but `labels` names {len(spec.labels)}.",
-            "Set `labels` of the op validated_dataset to one field, such as `intent: []`.",
-        )
-    listed = Path(raw.path) / "categories.json"
-    from_list = raw.format == "labelled_csv" and listed.is_file()
-    return {
-        name: tuple(values) or (_categories(listed) if from_list else ())
-        for name, values in spec.labels.items()
-    }
 
 
 def to_row(candidate: Candidate, answer: Answer | None, labels: Labels) -> Row:
@@ -283,6 +266,14 @@ def _summary(rows_in: int, index: RowIndex, labels: Labels, spec: ValidationSpec
     }
 
 
+def _refuse_changed(raw: RawDatasetRef) -> None:
+    if versioning.dvc_hash(Path(raw.path)) != raw.version:
+        raise LineageError(
+            f"{raw.path} has changed since raw_dataset was materialised.",
+            "Materialise raw_dataset again, then this.",
+        )
+
+
 def _refuse(
     directory: Path, reports: Path, raw: RawDatasetRef, failed: tuple[str, ...], advice: str
 ) -> None:
@@ -294,15 +285,3 @@ def _refuse(
         f"Open {reports / DATA_DOCS / 'index.html'} and {reports / QUARANTINE}, then correct"
         f" the data or the limits of the op validated_dataset.{advice}",
     )
-
-
-def _categories(path: Path) -> tuple[str, ...]:
-    try:
-        values = orjson.loads(path.read_bytes())
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise ValueError
-    except ValueError as error:
-        raise LineageError(
-            f"{path} is not a JSON list of strings.", "Restore it from the data's source."
-        ) from error
-    return tuple(values)
