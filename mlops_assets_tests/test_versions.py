@@ -31,8 +31,8 @@ def row(number: int, *before: Message, tools: tuple[dict[str, object], ...] = ()
     return Row(f"r{number}", "", f"g{number}", (*before, asked, answered), {}, tools=tools)
 
 
-def system(text: str, role: str = "system") -> Message:
-    return {"role": role, "content": text}
+def system(text: str) -> Message:
+    return {"role": "system", "content": text}
 
 
 BEFORE = [row(1, system("Be brief.")), row(2, system("Be kind.")), row(3)]
@@ -45,7 +45,6 @@ BEFORE = [row(1, system("Be brief.")), row(2, system("Be kind.")), row(3)]
         pytest.param([*BEFORE, row(4, system("Be kind."))], True, id="another row, known prompt"),
         pytest.param([row(7, *item.prompt[:-1]) for item in BEFORE], True, id="other questions"),
         pytest.param([*BEFORE, row(4, system("Be bold."))], False, id="another prompt"),
-        pytest.param([*BEFORE, row(4, system("Be kind.", "developer"))], True, id="developer"),
         pytest.param(BEFORE[:2], False, id="no row without a prompt any more"),
         pytest.param([*BEFORE, row(4, tools=(SEARCH,))], False, id="a function"),
         pytest.param(

@@ -57,7 +57,8 @@ def report(store: ArtifactStore, splits: SplitsRef) -> Mapping[str, Any]:
 
     def produce(directory: Path) -> Mapping[str, Any]:
         found = measure(store.path(splits.artifact), splits.rows, similarity, directory / SCRATCH)
-        (directory / REPORT).write_text(json.dumps(found, ensure_ascii=False, indent=1))
+        text = json.dumps(found, ensure_ascii=False, indent=1)
+        (directory / REPORT).write_text(text, encoding="utf-8")
         return {}
 
     artifact = store.build(recipe, produce)

@@ -20,7 +20,6 @@ from mlops_assets.artifacts import (
     ArtifactStore,
     LineageError,
     Recipe,
-    canonical_json,
     digest_file,
     digest_json,
 )
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 LIMITS = ("near_duplicate_similarity", "max_exact_leaked_share", "max_near_leaked_share")
 BLOCK = 10_000  # rows between two reports of progress
-INSTRUCTING_ROLES = ("system", "developer")
 
 
 class SplitSpec(BaseModel):
@@ -182,18 +180,18 @@ def prompts_digest(rows: Iterable[Row]) -> str:
     """The version of the prompts that rows carry: 64 hex digits, whatever the rows' order.
 
     A row's prompt is what its author said to the model, not what the customer said: the
-    contents of its system and developer turns in their order, and its function schemas. The
-    digest is the SHA-256 of the canonical JSON of the sorted list of the distinct ones.
+    contents of its system turns in their order, and its function schemas. The digest is the
+    SHA-256 of the canonical JSON of the sorted list of the distinct ones' own SHA-256.
     """
     prompts = {
-        canonical_json(
+        digest_json(
             {
                 "instructions": [
-                    turn["content"] for turn in row.prompt if turn["role"] in INSTRUCTING_ROLES
+                    turn["content"] for turn in row.prompt if turn["role"] == "system"
                 ],
                 "tools": list(row.tools),
             }
-        ).decode()
+        )
         for row in rows
     }
     return digest_json(sorted(prompts))
