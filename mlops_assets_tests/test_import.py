@@ -1,6 +1,7 @@
 """The command ``mlops import``: what it shows, what it writes, and how it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from typer.testing import CliRunner
 
 from mlops_assets.cli import app
 from mlops_assets.dataset import importing, sources
-from mlops_assets.dataset.defs import REASONS
 from mlops_assets.dataset.formats import FORMATS
-from mlops_assets.dataset.import_preview import MEANINGS
+from mlops_assets.dataset.records import FORMS as LINE_FAULTS
+from mlops_assets.dataset.records import MISSING
 from mlops_assets.privacy import DEFAULT_POLICY, Detector
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import run_command
@@ -144,6 +145,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["chat.jsonl", "--write", "--force", "--output", "chat.jsonl"],
         "is the source itself",
     ),
+    "inside the source": (
+        ["shards", "--write", "--output", "shards/new.jsonl"],
+        "is inside the source",
+    ),
+    "through a link": (
+        ["linked/shards", "--write", "--force", "--output", "shards/a.jsonl"],
+        "is inside the source",
+    ),
     "no place": (
         ["chat.jsonl", "--write", "--output", "there.jsonl/new.jsonl"],
         "could not be brought to there.jsonl/new.jsonl",
@@ -156,13 +165,17 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 def test_refused_with_one_sentence(source: Path, case: str) -> None:
     Path("there.jsonl").write_text("mine")
     Path("latin.jsonl").write_bytes("Gr\u00fc\u00dfe\n".encode("latin-1") * 3)
-    before = {path.name: path.read_bytes() for path in Path().iterdir()}
+    Path("shards").mkdir()
+    shutil.copy(source, "shards/a.jsonl")
+    Path("linked").symlink_to(Path())
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     words, says = REFUSED[case]
     told = run(*words, code=1)
     assert told.startswith("Error: ")
     assert says in told
     assert len(told.strip().splitlines()) == 1
-    assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+    after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_force_replaces_the_output(source: Path) -> None:
@@ -171,15 +184,19 @@ def test_force_replaces_the_output(source: Path) -> None:
     assert len(Path("there.jsonl").read_text().splitlines()) == 5
 
 
+def test_a_path_is_no_markup(source: Path) -> None:
+    told = run(str(source), "--write", "--output", "[bold]/[x].jsonl")
+    assert "Wrote [bold]/[x].jsonl and [bold]/[x].quarantine.jsonl." in " ".join(told.split())
+
+
 def test_the_real_command(source: Path, home: Any) -> None:
     found = run_command("mlops", "import", str(source), "--json", home=home.root).json
     assert (found["accepted"], found["quarantined"]) == (5, 5)
 
 
 def test_reasons_and_formats_are_documented() -> None:
-    assert set(MEANINGS) <= set(REASONS)
     page = (PROJECT / "docs" / "data.md").read_text()
-    for names, header in ((MEANINGS, "reason"), (FORMATS, "format")):
+    for names, header in (([*LINE_FAULTS, MISSING], "reason"), (FORMATS, "format")):
         table = page.split(f"| {header} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
         assert [line.split("`")[1] for line in table] == list(names)
     told = run("--help")

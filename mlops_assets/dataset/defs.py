@@ -1,6 +1,5 @@
 """The assets of the group ``dataset``."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -21,31 +20,17 @@ from mlops_assets.dataset import (
     versioning,
 )
 from mlops_assets.dataset.lines import SHOWN
-from mlops_assets.dataset.records import FORMS
+from mlops_assets.dataset.markdown import balance_picture, label_mix, preview
+from mlops_assets.dataset.records import REASONS
 from mlops_assets.home import Home
 from mlops_assets.privacy import excerpt
 from mlops_assets.profiles import asset_config
-from mlops_assets.refs import RawDatasetRef, Row, SplitsRef, ValidatedRef, read_rows
+from mlops_assets.refs import RawDatasetRef, SplitsRef, ValidatedRef, read_rows
 from mlops_assets.resources import Workspace
 
 OWNERS = ["team:ml-platform"]
 PREVIEW = 5  # rows shown on an asset's page
 SLICE_COLUMNS = ("slice", "value", "rows")
-MOST_LABELS = 12  # labels of one field shown in the label mix
-
-REASONS = FORMS | {
-    "missing_field": "id, group or messages are missing or not text",
-    "bad_roles": "the turns are not user, assistant, ... ending with the assistant",
-    "empty_text": "a message before the answer is empty",
-    "oversize_text": "a message before the answer is too long",
-    "bad_timestamp": "the time is missing, unreadable or out of range",
-    "bad_answer": "the answer is not a JSON object with exactly the expected fields",
-    "wrong_label": "a label is not in the vocabulary",
-    "duplicate_id": "an earlier row has the same id",
-    "also_in_train": "the test text also stands in train, ignoring case",
-    "also_in_train_but_for_spaces": "the same, ignoring case and spacing",
-    "duplicate_text": "an earlier row has the same text, ignoring case and spacing",
-}
 
 
 class RawDatasetConfig(sources.RawDatasetSpec, dg.Config):
@@ -201,10 +186,10 @@ def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
         "redacted_rows": dg.MetadataValue.json(dict(ref.artifact.summary["redacted_rows"])),
         **_flagged(ref, directory),
         "data_docs": dg.MetadataValue.url(docs.as_uri()),
-        "class_balance": dg.MetadataValue.md(_class_balance(directory)),
+        "class_balance": dg.MetadataValue.md(balance_picture(directory / validation.CLASS_BALANCE)),
         "contradicted_rows": ref.artifact.summary["contradicted"],
         "slices": _table([dict(zip(SLICE_COLUMNS, found, strict=True)) for found in slices]),
-        "preview": dg.MetadataValue.md(_preview(rows)),
+        "preview": dg.MetadataValue.md(preview(rows)),
         "from_store": ref.artifact.reused,
     }
 
@@ -219,14 +204,6 @@ def _flagged(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
         "flagged_rows": dg.MetadataValue.json(rows),
         "flagged_file": dg.MetadataValue.path(file),
     }
-
-
-def _class_balance(directory: Path) -> str:
-    picture = directory / validation.CLASS_BALANCE
-    if not picture.is_file():
-        return "The answers are free text."
-    data = base64.b64encode(picture.read_bytes()).decode()
-    return f"![rows by label](data:image/png;base64,{data})"
 
 
 def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
@@ -245,38 +222,12 @@ def _splits_metadata(ref: SplitsRef, directory: Path) -> dict[str, Any]:
         "rows": total,
         "splits": _table(sizes),
         **ref.versions.by_name(),
-        "label_mix": dg.MetadataValue.md(_label_mix(ref)),
+        "label_mix": dg.MetadataValue.md(label_mix(ref)),
         "labels": dg.MetadataValue.json({name: list(v) for name, v in ref.labels.items()}),
-        "preview": dg.MetadataValue.md(_preview(list(train))),
+        "preview": dg.MetadataValue.md(preview(list(train))),
         "path": dg.MetadataValue.path(directory),
         "from_store": ref.artifact.reused,
     }
-
-
-def _label_mix(ref: SplitsRef) -> str:
-    """A table for each field: share of each label in each split, the most frequent first."""
-    counts = ref.artifact.summary["label_counts"]
-    lines: list[str] = []
-    for field, labels in ref.labels.items():
-        lines += [f"| {field} | {' | '.join(ref.rows)} |", "|---" * (len(ref.rows) + 1) + "|"]
-        ranked = sorted(labels, key=lambda label: -counts["train"][field].get(label, 0))
-        for label in ranked[:MOST_LABELS]:
-            shares = [counts[name][field].get(label, 0) / rows for name, rows in ref.rows.items()]
-            lines.append(f"| {label} | {' | '.join(f'{share:.1%}' for share in shares)} |")
-        if len(ranked) > MOST_LABELS:
-            lines.append(f"| *{len(ranked) - MOST_LABELS} more* |{' |' * len(ref.rows)}")
-        lines.append("")
-    return "\n".join(lines) or "The answers are free text."
-
-
-def _preview(rows: Sequence[Row]) -> str:
-    lines = ["| id | text | answer |", "|---|---|---|"]
-    for row in rows:
-        cells = (row.id, excerpt(row.prompt[-1]["content"]), f"`{excerpt(row.answer)}`")
-        lines.append(
-            "| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in cells) + " |"
-        )
-    return "\n".join(lines)
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from mlops_assets.dataset.formats import FORMATS
-from mlops_assets.dataset.importing import MISSING, Import, next_commands
-from mlops_assets.dataset.records import FORMS, hint
+from mlops_assets.dataset.importing import Import, next_commands
+from mlops_assets.dataset.records import REASONS, hint
 from mlops_assets.dataset.sources import Candidate
 from mlops_assets.privacy import excerpt
 from mlops_assets.refs import Message
 
 COLOURS = {"system": "dim", "user": "cyan", "assistant": "green", "tool": "magenta"}
-MEANINGS = FORMS | {MISSING: "id, group or messages are missing or not text"}
 
 
 def print_import(result: Import) -> None:
@@ -28,7 +28,7 @@ def print_import(result: Import) -> None:
         console.print(_examples(result))
     console.print(_verdict(result))
     for command, why in next_commands(result):
-        console.print(f"  {command}\n    [dim]{why}[/dim]", soft_wrap=True)
+        console.print(f"  {escape(command)}\n    [dim]{why}[/dim]", soft_wrap=True)
 
 
 def _heading(result: Import) -> Table:
@@ -90,7 +90,7 @@ def _reasons(result: Import) -> Table:
     for reason, count in result.reasons.most_common():
         first = ", ".join(map(str, result.lines[reason]))
         more = ", …" if count > len(result.lines[reason]) else ""
-        table.add_row(reason, f"{count:,}", MEANINGS.get(reason, ""), f"{first}{more}")
+        table.add_row(reason, f"{count:,}", REASONS[reason], f"{first}{more}")
     return table
 
 
@@ -113,7 +113,8 @@ def _verdict(result: Import) -> str:
     )
     if result.output is None:
         return f"{counts}\nNothing was written. Add [bold]--write[/] to write the accepted rows."
-    return f"{counts}\nWrote {result.output} and {result.quarantine}.\n\n[bold]Next[/]"
+    wrote = escape(f"{result.output} and {result.quarantine}")
+    return f"{counts}\nWrote {wrote}.\n\n[bold]Next[/]"
 
 
 def _plain(text: str) -> Text:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.dataset import formats, sources
 from mlops_assets.dataset.conversations import NAMES
-from mlops_assets.dataset.records import SOUND, hint
+from mlops_assets.dataset.records import MISSING, SOUND, hint
 from mlops_assets.dataset.row_index import QuarantinedLine
 from mlops_assets.dataset.sources import Candidate, RawDatasetSpec
 from mlops_assets.privacy import DEFAULT_POLICY, Detector, excerpt
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 GROUP = "group"
 RESERVED = ("id", "timestamp", GROUP, "messages", "rejected", "tools", "split")
-MISSING = "missing_field"
 SAMPLES = 3  # accepted rows that a person is shown
 EXAMPLES = 10  # bad lines that a person is shown
 FIRST_LINES = 5  # line numbers kept for each reason
@@ -228,8 +227,10 @@ def _targets(output: Path) -> tuple[Path, Path]:
 
 def _open(path: Path, found: RawDatasetRef, stack: ExitStack, force: bool) -> IO[bytes]:
     """A new file that takes the place of ``path`` when the import ends well."""
-    if path.resolve() == Path(found.path):
-        raise LineageError(f"{path} is the source itself.", "Give another file with --output.")
+    place, source = path.resolve(), Path(found.path).resolve()
+    if source in (place, *place.parents):
+        within = "the source itself" if place == source else "inside the source"
+        raise LineageError(f"{path} is {within}.", "Give another file with --output.")
     if path.is_symlink() or (path.exists() and not force):
         raise LineageError(
             f"{path} is there already.", "Give another file with --output, or add --force."

@@ -26,6 +26,22 @@ FORMS = {
 """What may be wrong with a line that holds no conversation: the reasons with which it is set
 aside, and what they mean."""
 
+MISSING = "missing_field"
+REASONS = FORMS | {
+    MISSING: "id, group or messages are missing or not text",
+    "bad_roles": "the turns are not user, assistant, ... ending with the assistant",
+    "empty_text": "a message before the answer is empty",
+    "oversize_text": "a message before the answer is too long",
+    "bad_timestamp": "the time is missing, unreadable or out of range",
+    "bad_answer": "the answer is not a JSON object with exactly the expected fields",
+    "wrong_label": "a label is not in the vocabulary",
+    "duplicate_id": "an earlier row has the same id",
+    "also_in_train": "the test text also stands in train, ignoring case",
+    "also_in_train_but_for_spaces": "the same, ignoring case and spacing",
+    "duplicate_text": "an earlier row has the same text, ignoring case and spacing",
+}
+"""These, and the reasons of rows that hold one."""
+
 
 def hint(reasons: Mapping[str, int]) -> str:
     """A sentence on what is wrong with the file as a whole, if most of its bad lines say so."""
