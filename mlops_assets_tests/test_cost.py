@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.cost import Rates, Usage, metered
+from mlops_assets.training import compute_ceiling
 from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.device import Device
 from mlops_assets.training.flops import epoch_flops
@@ -82,7 +83,14 @@ def test_frozen_weights_cost_two_thirds_and_short_answers_save_the_head() -> Non
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA L40S", 362),
         ("NVIDIA L4", 121),
+        ("NVIDIA L40", 181),
         ("NVIDIA A10G", 70),
+        ("NVIDIA A10", 125),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA GeForce RTX 4090", 165),
     ],
 )
 def test_a_listed_gpu_has_the_peak_of_its_data_sheet(
@@ -92,6 +100,24 @@ def test_a_listed_gpu_has_the_peak_of_its_data_sheet(
     assert found.flops == teraflops * 1e12
     assert found.source.startswith("data sheet")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA RTX A1000",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+    ],
+)
+def test_a_gpu_with_a_similar_name_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(compute_ceiling, "measure_product", lambda *_: 5e12)
+    found = find_ceiling(Device("cuda", name, 1, 0), True, tmp_path / "ceilings.json")
+    assert found.flops == 5e12
+    assert found.source.startswith("measured")
 
 
 def test_an_unlisted_device_is_measured_once(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def uses_bf16(spec: FinetuneSpec) -> bool:
     """Whether to compute in bf16: when asked to, or where a GPU has it."""
     import torch
 
-    if spec.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if spec.precision == "auto":  # older GPUs emulate it, slower than they compute in fp32
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return spec.precision == "bf16"
 
 

@@ -6,6 +6,7 @@ threads; once for each machine, then read from ``MLOPS_HOME``.
 """
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,18 @@ from pathlib import Path
 from mlops_assets.artifacts import atomic_write, canonical_json
 from mlops_assets.training.device import Device
 
-BF16_PEAKS = {  # part of torch's device name, the more special first: operations a second
+BF16_PEAKS = {  # whole words of torch's device name, the more special first: operations a second
+    "GB200": 2500e12,
     "B200": 2250e12,
+    "GH200": 990e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,  # SXM
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10G": 70e12,
     "A10": 125e12,
@@ -28,6 +33,7 @@ BF16_PEAKS = {  # part of torch's device name, the more special first: operation
     "RTX 3090": 71e12,
 }
 """NVIDIA's data sheets, dense, accumulated in fp32."""
+PARTIAL = re.compile(r"\b(MIG|Laptop|D)\b")  # less than the sheet of the name says
 SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 SECONDS_EACH = 0.1
 
@@ -47,7 +53,7 @@ def find_ceiling(device: Device, bf16: bool, cache: Path) -> Ceiling:
 
     if bf16 and device.kind == "cuda":
         for name, flops in BF16_PEAKS.items():
-            if name in device.name:
+            if re.search(rf"\b{name}\b", device.name) and not PARTIAL.search(device.name):
                 return Ceiling(flops, f"data sheet of {name}, bf16")
     kind = "bf16" if bf16 else "fp32"
     source = f"measured {kind} matrix product"
