@@ -2,9 +2,10 @@
 
 The registry's tags name the commit, the data, the lock files and the sources; ``origin.json``
 in the registered package has the settings and what came out. The lineage runs up to the
-adapter in a clean worktree and an empty home. Equal means equal bytes. Where the processor,
-the instruction set, the GPU or torch's build is another, floats are summed in another order
-and bytes cannot be equal: then the losses are compared, and the result says so.
+adapter in a clean worktree and an empty home. Equal means equal bytes. On a GPU, and where the
+processor, the instruction set, the number of threads or torch's build is another, floats are
+summed in another order and bytes cannot be equal: then the losses are compared, and the result
+says so.
 """
 
 import hashlib

@@ -20,6 +20,7 @@ from mlops_assets.reproduction_verdict import (
 
 NAME = "support-tickets"
 SAME = {name: (name, name) for name in STEPS}
+SAME_GPU = {"cpu": ("a", "a"), "gpu": ("H100", "H100")}
 OTHER_CPU = {"cpu": ("a", "b"), "gpu": ("none", "none")}
 
 
@@ -33,6 +34,9 @@ OTHER_CPU = {"cpu": ("a", "b"), "gpu": ("none", "none")}
         (("base", "adapter"), (0.5, 0.51), OTHER_CPU, SIMILAR, "begins with the base"),
         (("adapter",), (0.5, 0.6), OTHER_CPU, DIFFERENT, "off by more than 5%: train_loss"),
         (("adapter",), (0.5, float("nan")), OTHER_CPU, DIFFERENT, "off by more than 5%"),
+        (("adapter",), (0.5, 0.51), SAME_GPU, SIMILAR, "a GPU, where bytes cannot be equal"),
+        (("adapter",), (0.5, 0.6), SAME_GPU, DIFFERENT, "off by more than 5%: train_loss"),
+        (("splits", "adapter"), (0.5, 0.5), SAME_GPU, DIFFERENT, "begins with the splits"),
         (("data", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the data"),
         (("splits", "adapter"), (0.5, 0.5), OTHER_CPU, DIFFERENT, "begins with the splits"),
     ],

@@ -33,7 +33,10 @@ def make_record(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> di
 
 
 def hardware() -> dict[str, str]:
-    """What decides the last bits of a float besides code and seed: equal means equal bits."""
+    """What decides the last bits of a float besides code and seed; on a CPU equal means equal bits.
+
+    To be asked while the threads are those that train.
+    """
     import torch
 
     build = hashlib.sha256(torch.__config__.show().encode()).hexdigest()[:12]
@@ -43,6 +46,7 @@ def hardware() -> dict[str, str]:
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "torch_build": f"{torch.__version__} {build}",
         "gpu": ", ".join(gpus) or "none",
+        "number_of_threads": str(torch.get_num_threads()),
     }
 
 
