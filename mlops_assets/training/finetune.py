@@ -6,6 +6,7 @@ the artifact's summary and in MLflow.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "lora_adapter"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+LIBRARIES += ("accelerate", "tokenizers", "matplotlib")  # steps, token ids, the curve's picture
 KERNELS = ("flash_attn", "kernels")  # used where they are installed
 FIGURES = (
     "train_loss",
@@ -90,8 +92,8 @@ def finetune(
             with metered(gpu_in_use()) as usage:
                 summary = _train(store, splits, base, spec, directory, watch)
             log_result(summary | usage.priced(rates), directory / CURVE)
+            record = make_record(splits, base, spec) | {"usage": asdict(usage)}
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
-        record = make_record(splits, base, spec) | {"usage": asdict(usage)}
         return summary | record | runs | {"mlflow_experiment": experiment}
 
     artifact = store.build(adapter_recipe(splits, base, spec), produce)
@@ -157,8 +159,9 @@ def _run(trainer: "Trainer", log: TrainingLog, checkpoints: Checkpoints, every: 
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    passes = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
-    steps = max(passes, 1) * int(trainer.args.num_train_epochs)
+    passes = len(trainer.get_train_dataloader())
+    updates = math.ceil(passes / trainer.args.gradient_accumulation_steps)
+    steps = updates * int(trainer.args.num_train_epochs)
     with progress(logger, "fine-tuning", steps) as advance, noticed_interruption() as interruption:
         trainer.add_callback(make_recorder(log, advance))
         start = make_resumable(trainer, checkpoints, log, interruption, every)
