@@ -8,13 +8,15 @@ import pytest
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.home import Home
 from mlops_assets.refs import BaseModelRef, SplitsRef
+from mlops_assets.training.adapters import adapter_config
 from mlops_assets.training.arguments import uses_bf16
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.device import Device, available_memory, find_device
 from mlops_assets.training.finetune import finetune
-from mlops_assets.training.memory_plan import Training, plan_memory
-from mlops_assets.training.model_shape import ModelShape, shape_of
+from mlops_assets.training.memory_plan import Training, plan_memory, translate_out_of_memory
+from mlops_assets.training.model_shape import ModelShape, read_shape, shape_of
+from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.trainer import load_base
@@ -27,6 +29,9 @@ LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers"
 LLAMA_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
 LLAMA_1B = LLAMA_8B | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
 ADAPTER_ONLY = {"rank": 16, "adapt_embeddings": False, "train_head": False}
+SMALL_CONFIG = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL_CONFIG |= {"intermediate_size": 64, "vocab_size": 96}
+SMALL_CONFIG |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
 WORK = Workload(tokens=10**6, answers=10**5, squares=10**9, longest=2048)
 H100 = Device("cuda", "NVIDIA H100 80GB HBM3", 1, 78 * GIB)
 RTX_4090 = Device("cuda", "NVIDIA GeForce RTX 4090", 1, 23 * GIB)
@@ -66,6 +71,33 @@ def test_lora_of_llama_8b_has_the_published_size() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "linear_maps"),
+    [("qwen2", 7), ("mistral", 7), ("phi3", 4), ("gemma2", 7), ("gpt_neox", 4), ("gpt2", 4)],
+)
+def test_other_transformers_have_a_shape(kind: str, linear_maps: int) -> None:
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **SMALL_CONFIG)
+    shape, model = shape_of(config), AutoModelForCausalLM.from_config(config)
+    assert shape.parameters == model.num_parameters()
+    assert shape.linear_maps == linear_maps * config.num_hidden_layers
+    spec = FinetuneSpec(rank=4, adapt_embeddings=False, train_head=False)
+    with quiet_libraries():
+        adapted = get_peft_model(model, adapter_config(model, spec))
+    trained, _ = adapted.get_nb_trainable_parameters()
+    assert trained == shape.lora(4, embeddings=False)
+
+
+def test_what_is_no_transformer_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.for_model("mamba", hidden_size=64, num_hidden_layers=2).save_pretrained(tmp_path)
+    with pytest.raises(LineageError, match="does not describe a causal language model"):
+        read_shape(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("settings", "gigabytes"),
     [({}, 16.1), ({"quantization": "nf4"}, 5.8), ({"adapter": "full"}, 46.1)],
 )
@@ -89,9 +121,10 @@ def test_activations_are_recomputed_only_where_memory_asks_for_it() -> None:
 def test_what_cannot_fit_is_refused_with_advice_that_fits() -> None:
     with pytest.raises(LineageError, match="Training would need") as refused:
         plan_memory(_on(RTX_4090, gradient_checkpointing="never", packs_per_step=2))
-    assert "gradient_checkpointing: auto" in refused.value.remedy
+    assert "gradient_checkpointing: always" in refused.value.remedy
     assert "RTX 4090 has 23.0 GiB free" in refused.value.problem
-    assert plan_memory(_on(RTX_4090, packs_per_step=2)).fits  # the advice is good
+    advised = _on(RTX_4090, gradient_checkpointing="always", packs_per_step=2)
+    assert plan_memory(advised).fits  # the advice is good
 
 
 def test_advice_names_what_to_combine_when_one_setting_is_not_enough() -> None:
@@ -101,6 +134,25 @@ def test_advice_names_what_to_combine_when_one_setting_is_not_enough() -> None:
     assert refused.value.remedy.startswith("Combine lora_adapter's ")
     assert "quantization: nf4" in refused.value.remedy
     assert "smaller base model" in refused.value.remedy
+
+
+def test_advice_names_what_fp32_costs_and_no_value_that_is_refused() -> None:
+    fp32 = replace(_on(RTX_4090, pack_tokens=32), bf16=False)
+    with pytest.raises(LineageError) as refused:
+        plan_memory(fp32)
+    assert "precision: bf16 (" in refused.value.remedy
+    assert "pack_tokens" not in refused.value.remedy
+    assert plan_memory(replace(fp32, bf16=True)).fits
+
+
+def test_a_gpu_that_is_full_all_the_same_is_told_in_a_sentence() -> None:
+    import torch
+
+    training = _on(H100, gradient_checkpointing="never")
+    told = pytest.raises(LineageError, match="H100 80GB HBM3 ran out of memory")
+    with told as full, translate_out_of_memory(training, plan_memory(training)):
+        raise torch.OutOfMemoryError
+    assert "gradient_checkpointing: always" in full.value.remedy
 
 
 def test_a_mask_over_the_whole_pack_is_counted_without_flash_attention() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.training.model_shape import linear_layers
 from mlops_assets.training.spec import FinetuneSpec
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def _lora(model: "PreTrainedModel", spec: FinetuneSpec) -> "LoraConfig":
 
     Raises LineageError for a model whose input and output embeddings are one matrix.
     """
-    import torch
     from peft import LoraConfig
 
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -47,8 +47,7 @@ def _lora(model: "PreTrainedModel", spec: FinetuneSpec) -> "LoraConfig":
             "Set lora_adapter's adapt_embeddings and train_head to false.",
         )
     names = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
-    adapted = {names[module] for module in names if isinstance(module, torch.nn.Linear)}
-    adapted.remove(names[head])
+    adapted = {name.rpartition(".")[2] for name in linear_layers(model)}
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.rank,

@@ -1,5 +1,6 @@
 """The device that trains: its name, and how much memory a training may take there."""
 
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ def find_device() -> Device:
     import torch
 
     if torch.cuda.is_available():
+        gc.collect()  # what an earlier training in this process left is not in use
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
         return Device("cuda", torch.cuda.get_device_name(), 1, free)
     return Device("cpu", cpu_name(), torch.get_num_threads(), available_memory())

@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,11 @@ from mlops_assets.training.device import gpu_in_use
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.interruption import noticed_interruption
 from mlops_assets.training.loss_curve import draw_loss_curve
-from mlops_assets.training.memory_plan import decide_checkpointing, plan_memory
+from mlops_assets.training.memory_plan import (
+    decide_checkpointing,
+    plan_memory,
+    translate_out_of_memory,
+)
 from mlops_assets.training.mlflow_log import log_result, log_settings
 from mlops_assets.training.origin import make_record
 from mlops_assets.training.peak_memory import measured_peak
@@ -45,8 +49,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KIND = "lora_adapter"
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-LIBRARIES += ("accelerate", "tokenizers", "matplotlib")  # steps, token ids, the curve's picture
+LIBRARIES = (
+    *("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"),
+    *("tokenizers", "matplotlib"),  # token ids, and the picture of the curve
+)
 KERNELS = ("flash_attn", "kernels")  # used where they are installed
 FIGURES = (
     "train_loss",
@@ -134,7 +140,8 @@ def _train(
         if watch is not None:
             trainer.add_callback(make_watcher(watch))
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
-        _run(trainer, log, checkpoints, spec.checkpoint_seconds)
+        with translate_out_of_memory(replace(training, spec=decided), plan):
+            _run(trainer, log, checkpoints, spec.checkpoint_seconds)
         save_weights(trainer.model, spec, base.name, target)
     record_trained(rows["train"], data["train"], target / TRAINED_ON)
     (target / LOG).write_bytes(canonical_json(log.content()))

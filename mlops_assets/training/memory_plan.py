@@ -9,7 +9,10 @@ each trained weight, in its type.
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.training.device import Device
@@ -70,6 +73,21 @@ def plan_memory(training: "Training") -> MemoryPlan:
         f" has {gibibytes(training.device.available)} free.",
         _advice(training, plans[-1].peak),
     )
+
+
+@contextmanager
+def translate_out_of_memory(training: "Training", plan: MemoryPlan) -> Iterator[None]:
+    """Turn torch's error of a full GPU into a LineageError with advice."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LineageError(
+            f"{training.device.name} ran out of memory: {gibibytes(plan.available)} were free, and"
+            f" the plan was {gibibytes(plan.peak)}.",
+            _advice(training, plan.peak),
+        ) from error
 
 
 def decide_checkpointing(spec: FinetuneSpec, plan: MemoryPlan) -> FinetuneSpec:
@@ -231,20 +249,23 @@ def _advice(training: Training, peak: int) -> str:
 
 
 def _peak(training: Training, spec: FinetuneSpec) -> int:
-    other = replace(training, spec=spec)
+    other = replace(training, spec=spec, bf16=training.bf16 or spec.precision == "bf16")
     return sum(other.parts(recompute=RECOMPUTE[spec.gradient_checkpointing][-1]).values())
 
 
 def _changes(spec: FinetuneSpec) -> Iterator[tuple[str, FinetuneSpec]]:
-    """Each setting that could be lowered: what to write, and the spec that results."""
-    values: dict[str, object] = {"gradient_checkpointing": "auto", "precision": "bf16"}
+    """Each setting that could be changed: what to write, and the spec that results."""
+    values: dict[str, object] = {"gradient_checkpointing": "always", "precision": "bf16"}
     if spec.adapter == "full":
         values["adapter"] = "lora"
+    else:
+        values["quantization"] = "nf4"
     if spec.adapter in LORA_FAMILY:
-        values |= {"quantization": "nf4", "rank": 8}
-        values |= {"train_head": False, "adapt_embeddings": False}
+        values |= {"rank": 8, "train_head": False, "adapt_embeddings": False}
     for name in ("packs_per_step", "pack_tokens") if spec.packed else ("rows_per_step",):
         values[name] = getattr(spec, name) // 2
     for name, value in values.items():
-        if value and value != getattr(spec, name):
-            yield f"{name}: {str(value).lower()}", spec.model_copy(update={name: value})
+        if value != getattr(spec, name):
+            with suppress(ValidationError):  # below what the setting allows
+                changed = FinetuneSpec(**spec.model_dump() | {name: value})
+                yield f"{name}: {str(value).lower()}", changed

@@ -46,17 +46,33 @@ class ModelShape:
 
 
 def read_shape(base: Path) -> ModelShape:
-    """The shape of the model in a local directory. Raises LineageError for an unknown kind."""
+    """The shape of the model in a local directory.
+
+    Raises LineageError for what is no transformer with a head for text, such as a Mamba.
+    """
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
         return shape_of(config)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise LineageError(
             f"The base model's config.json does not describe a causal language model ({error}).",
-            "Use a model whose architecture is part of transformers.",
+            "Use a decoder-only transformer whose architecture is part of transformers.",
         ) from error
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """The linear maps inside the model's layers by name, those of GPT-2's own kind included."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
 
 
 def shape_of(config: Any) -> ModelShape:
@@ -67,12 +83,8 @@ def shape_of(config: Any) -> ModelShape:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    linear = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    ]
-    weights = sum(module.weight.numel() for module in linear)
+    linear = [_ends(module) for module in linear_layers(model).values()]
+    weights = sum(inputs * outputs for inputs, outputs in linear)
     tied = head.weight is embeddings.weight
     ends = 0 if tied else head.weight.numel()
     text = config.get_text_config()
@@ -80,10 +92,10 @@ def shape_of(config: Any) -> ModelShape:
     groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     return ModelShape(
         linear=weights,
-        linear_ends=sum(module.in_features + module.out_features for module in linear),
-        linear_inputs=sum(module.in_features for module in linear),
+        linear_ends=sum(inputs + outputs for inputs, outputs in linear),
+        linear_inputs=sum(inputs for inputs, _ in linear),
         linear_maps=len(linear),
-        largest_linear=max(module.weight.numel() for module in linear),
+        largest_linear=max(inputs * outputs for inputs, outputs in linear),
         embeddings=embeddings.weight.numel(),
         head=ends,
         other=model.num_parameters() - weights - embeddings.weight.numel() - ends,
@@ -94,3 +106,9 @@ def shape_of(config: Any) -> ModelShape:
         mlp=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         layers=text.num_hidden_layers,
     )
+
+
+def _ends(layer: Any) -> tuple[int, int]:
+    """Inputs and outputs; a Conv1D has them the other way round than a linear layer."""
+    first, second = layer.weight.shape
+    return (second, first) if hasattr(layer, "in_features") else (first, second)
