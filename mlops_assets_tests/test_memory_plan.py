@@ -7,9 +7,10 @@ import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.home import Home
+from mlops_assets.profiles import asset_config, find_profile, load_profile
 from mlops_assets.refs import BaseModelRef, SplitsRef
 from mlops_assets.training.adapters import adapter_config
-from mlops_assets.training.arguments import uses_bf16
+from mlops_assets.training.arguments import on_one_gpu, uses_bf16
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.device import Device, available_memory, find_device
@@ -28,6 +29,9 @@ GIB = 1024**3
 LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
 LLAMA_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
 LLAMA_1B = LLAMA_8B | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+QWEN_HALF_B = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+QWEN_HALF_B |= {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936}
+QWEN_HALF_B |= {"tie_word_embeddings": True}
 ADAPTER_ONLY = {"rank": 16, "adapt_embeddings": False, "train_head": False}
 SMALL_CONFIG = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL_CONFIG |= {"intermediate_size": 64, "vocab_size": 96}
@@ -116,6 +120,34 @@ def test_activations_are_recomputed_only_where_memory_asks_for_it() -> None:
     assert small.checkpointing
     assert small.fits
     assert plan_memory(_on(H100, gradient_checkpointing="always")).checkpointing
+
+
+@pytest.mark.parametrize(
+    ("profile", "architecture", "settings"),
+    [
+        ("llama3.1-8b-qlora", "llama", LLAMA_8B),
+        ("qwen2.5-0.5b-lora", "qwen2", QWEN_HALF_B),
+    ],
+)
+def test_the_shipped_profiles_fit_a_gpu_without_flash_attention(
+    profile: str, architecture: str, settings: dict[str, int]
+) -> None:
+    from transformers import AutoConfig
+
+    spec = FinetuneSpec(**asset_config("lora_adapter", load_profile(find_profile(profile, ""))))
+    shape = shape_of(AutoConfig.for_model(architecture, **settings))
+    plan = plan_memory(Training(shape, spec, WORK, RTX_4090, bf16=True))
+    assert not plan.checkpointing
+
+
+def test_one_of_several_gpus_is_used(tmp_path: Path) -> None:
+    from transformers import TrainingArguments
+
+    config = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    for seen, used in ((0, 0), (1, 1), (8, 1)):
+        config._n_gpu = seen
+        assert on_one_gpu(config).train_batch_size == 8
+        assert config.n_gpu == used
 
 
 def test_what_cannot_fit_is_refused_with_advice_that_fits() -> None:

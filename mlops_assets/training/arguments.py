@@ -46,6 +46,15 @@ def training_arguments(
     }
 
 
+def on_one_gpu(config: Any) -> Any:
+    """The config, kept to one of several GPUs: that is what is planned, and what the recipe says.
+
+    transformers would spread each pass over all that it sees, and take as many rows at once.
+    """
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
 def uses_bf16(spec: FinetuneSpec) -> bool:
     """Whether to compute in bf16: when asked to, or where a GPU has it."""
     import torch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.training.arguments import training_arguments
+from mlops_assets.training.arguments import on_one_gpu, training_arguments
 from mlops_assets.training.encoding import IGNORED, Encoded
 from mlops_assets.training.spec import FinetuneSpec
 
@@ -44,7 +44,7 @@ def make_preference_trainer(
     arguments = training_arguments(spec, passes, spec.rows_per_step, scratch)
     return trainer(
         model=model,
-        args=config(**arguments, **_loss(spec), max_length=spec.row_tokens),
+        args=on_one_gpu(config(**arguments, **_loss(spec), max_length=spec.row_tokens)),
         train_dataset=datasets["train"],
         eval_dataset=datasets["validation"],
         processing_class=tokenizer,

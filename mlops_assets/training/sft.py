@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.training.arguments import training_arguments
+from mlops_assets.training.arguments import on_one_gpu, training_arguments
 from mlops_assets.training.encoding import IGNORED, Encoded
 from mlops_assets.training.spec import FinetuneSpec
 
@@ -47,11 +47,12 @@ def _arguments(train: Encoded, spec: FinetuneSpec, scratch: Path) -> "SFTConfig"
     # The trainer rounds the same way, but after packing: this is near enough for intervals.
     sequences = math.ceil(train.tokens / spec.pack_tokens) if spec.packed else len(train.examples)
     batch = spec.packs_per_step if spec.packed else spec.rows_per_step
-    return SFTConfig(
+    config = SFTConfig(
         **training_arguments(spec, math.ceil(sequences / batch), batch, scratch),
         packing=spec.packed,
         max_length=spec.longest,
     )
+    return on_one_gpu(config)
 
 
 def _dataset(rows: Encoded, seed: int) -> "Dataset":
