@@ -6,8 +6,7 @@ record says so.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ class Rates:
     """Power of the machine, for where no counter can be read."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Usage:
-    """Filled when the metered block ends."""
+    """What a piece of work used."""
 
-    seconds: float = 0.0
+    seconds: float
     joules: float | None = None
     """None where no counter could be read."""
     counter: str = ""
@@ -51,21 +50,30 @@ class Usage:
         }
 
 
-@contextmanager
-def metered(gpu: str = "", powercap: Path = POWERCAP) -> Iterator[Usage]:
-    """Measure the block. ``gpu`` is the UUID of the GPU that works in it, if one does."""
-    usage = Usage()
-    found = _gpu_counter(gpu) if gpu else _cpu_counter(powercap)
-    before, started = found[1]() if found else 0.0, time.monotonic()
-    try:
-        yield usage
-    finally:
-        usage.seconds = time.monotonic() - started
-        if found:
-            usage.counter, usage.joules = found[0], found[1]() - before
+class Meter:
+    """Measures from when it is made. ``gpu`` is the UUID of the GPU that works, if one does."""
+
+    def __init__(self, gpu: str = "", powercap: Path = POWERCAP) -> None:
+        self._source, self._counter = _gpu_counter(gpu) if gpu else _cpu_counter(powercap)
+        self._earlier = Usage(0.0, 0.0 if self._counter else None, self._source)
+        self._joules = self._counter() if self._counter else 0.0
+        self._started = time.monotonic()
+
+    def go_on_from(self, earlier: Usage) -> None:
+        """Count what an earlier part used, too; its energy only if the same counter counted it."""
+        same = earlier.counter == self._source
+        self._earlier = earlier if same else Usage(earlier.seconds)
+
+    def read(self) -> Usage:
+        """What was used up to now."""
+        seconds = self._earlier.seconds + time.monotonic() - self._started
+        if self._counter is None or self._earlier.joules is None:
+            return Usage(seconds)
+        joules = self._earlier.joules + self._counter() - self._joules
+        return Usage(seconds, joules, self._source)
 
 
-def _gpu_counter(uuid: str) -> tuple[str, Counter] | None:
+def _gpu_counter(uuid: str) -> tuple[str, Counter | None]:
     import pynvml
 
     try:
@@ -73,7 +81,7 @@ def _gpu_counter(uuid: str) -> tuple[str, Counter] | None:
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:  # no driver, or a GPU older than Volta
-        return None
+        return "", None
     return (
         "NVML, the GPU alone",
         lambda: (
@@ -82,7 +90,7 @@ def _gpu_counter(uuid: str) -> tuple[str, Counter] | None:
     )
 
 
-def _cpu_counter(powercap: Path) -> tuple[str, Counter] | None:
+def _cpu_counter(powercap: Path) -> tuple[str, Counter | None]:
     packages = [
         path
         for path in sorted(powercap.glob("intel-rapl:*"))
@@ -90,7 +98,7 @@ def _cpu_counter(powercap: Path) -> tuple[str, Counter] | None:
     ]
     counters = [_Wrapping(path) for path in packages if _readable(path / "energy_uj")]
     if not counters:
-        return None
+        return "", None
     return "RAPL, the CPU packages", lambda: sum(counter.joules() for counter in counters)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.cost import Rates, Usage, metered
+from mlops_assets.cost import Meter, Rates, Usage
 from mlops_assets.training import compute_ceiling
 from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.device import Device
@@ -145,17 +145,16 @@ def _package(powercap: Path, number: int, joules: float, span: float = 262.0) ->
 
 def test_counters_of_all_packages_are_read_and_may_start_anew(tmp_path: Path) -> None:
     first, second = _package(tmp_path, 0, 10.0), _package(tmp_path, 1, 250.0)
-    with metered(powercap=tmp_path) as usage:
-        first.write_text(f"{15e6:.0f}\n")
-        second.write_text(f"{8e6:.0f}\n")  # 12 to its end, 8 after it
+    meter = Meter(powercap=tmp_path)
+    first.write_text(f"{15e6:.0f}\n")
+    second.write_text(f"{8e6:.0f}\n")  # 12 to its end, 8 after it
+    usage = meter.read()
     assert usage.joules == pytest.approx(25.0)
     assert usage.priced(Rates())["energy_source"] == "RAPL, the CPU packages"
 
 
 def test_without_a_counter_the_energy_is_an_assumption_and_says_so(tmp_path: Path) -> None:
-    with metered(powercap=tmp_path) as usage:
-        pass
-    assert usage.joules is None
+    assert Meter(powercap=tmp_path).read().joules is None
     hour = Usage(seconds=3600.0)
     assert hour.priced(Rates(price_per_hour=2.5, currency="EUR", watts=400)) == {
         "wall_seconds": 3600.0,
@@ -164,3 +163,18 @@ def test_without_a_counter_the_energy_is_an_assumption_and_says_so(tmp_path: Pat
         "cost": 2.5,
         "currency": "EUR",
     }
+
+
+@pytest.mark.parametrize(
+    ("counter", "joules"), [("RAPL, the CPU packages", 105.0), ("NVML, the GPU alone", None)]
+)
+def test_what_an_earlier_part_used_is_counted_too(
+    tmp_path: Path, counter: str, joules: float | None
+) -> None:
+    package = _package(tmp_path, 0, 10.0)
+    meter = Meter(powercap=tmp_path)
+    meter.go_on_from(Usage(3600.0, 100.0, counter))
+    package.write_text(f"{15e6:.0f}\n")
+    used = meter.read()
+    assert used.seconds > 3600
+    assert used.joules == (joules and pytest.approx(joules))

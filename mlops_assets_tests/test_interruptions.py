@@ -19,6 +19,7 @@ import pytest
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
 from mlops_assets.console import INTERRUPTED
+from mlops_assets.cost import Meter, Usage
 from mlops_assets.home import Home, translate_disk_full
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import AdapterRef, dump_ref
@@ -238,13 +239,18 @@ def test_checkpoints_that_take_long_become_rare(
     assert written == [1]
 
 
-def test_times_of_the_parts_add_up(begun: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(begun, tmp_path / "artifacts"))
-    newest = max(root.glob("checkpoints/*/step-*"))
+def test_what_the_parts_took_adds_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Meter, "read", lambda _: Usage(3600.0))
+        with acting_at_step(2, stop), pytest.raises(Stopped):
+            train(root)
+    [newest] = root.glob("checkpoints/*/step-*")
     saved = json.loads((newest / "state.json").read_text())["log"]
-    artifact = train(root)
-    assert artifact.summary["tokens"] > saved["tokens"] > 0
-    assert artifact.summary["train_seconds"] >= round(saved["seconds"], 1) > 0
+    summary = train(root).summary
+    assert summary["tokens"] > saved["tokens"] > 0
+    assert saved["seconds"] > 0
+    assert summary["train_seconds"] >= round(saved["seconds"], 1)
+    assert 3600 < summary["usage"]["seconds"] < 3660
 
 
 def run_training_job(home: Path) -> "subprocess.Popen[str]":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonical_json
 from mlops_assets.code_digest import code_digest
-from mlops_assets.cost import Rates, metered
+from mlops_assets.cost import Meter, Rates
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
 from mlops_assets.training.accounting import account, describe_training
@@ -95,8 +95,9 @@ def finetune(
         threads = fitting_threads(base.parameters)
         with attach() as mlflow_run, quiet_libraries(), threads:
             experiment = log_settings(splits, base, spec)
-            with metered(gpu_in_use()) as usage:
-                summary = _train(store, splits, base, spec, directory, watch)
+            meter = Meter(gpu_in_use())
+            summary = _train(store, splits, base, spec, directory, watch, meter)
+            usage = meter.read()
             log_result(summary | usage.priced(rates), directory / CURVE)
             record = make_record(splits, base, spec) | {"usage": asdict(usage)}
         runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
@@ -121,6 +122,7 @@ def _train(
     spec: FinetuneSpec,
     target: Path,
     watch: Watch | None,
+    meter: Meter,
 ) -> dict[str, Any]:
     """Train, write the adapter's files into ``target`` and return the summary."""
     from transformers import AutoTokenizer
@@ -141,7 +143,7 @@ def _train(
             trainer.add_callback(make_watcher(watch))
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
         with translate_out_of_memory(replace(training, spec=decided), plan):
-            _run(trainer, log, checkpoints, spec.checkpoint_seconds)
+            _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds)
         save_weights(trainer.model, spec, base.name, target)
     record_trained(rows["train"], data["train"], target / TRAINED_ON)
     (target / LOG).write_bytes(canonical_json(log.content()))
@@ -161,7 +163,9 @@ def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:
     return rows
 
 
-def _run(trainer: "Trainer", log: TrainingLog, checkpoints: Checkpoints, every: float) -> None:
+def _run(
+    trainer: "Trainer", log: TrainingLog, meter: Meter, checkpoints: Checkpoints, every: float
+) -> None:
     """Train from the newest checkpoint; validate again if the last step was not validated."""
     from transformers import PrinterCallback
 
@@ -171,7 +175,7 @@ def _run(trainer: "Trainer", log: TrainingLog, checkpoints: Checkpoints, every: 
     steps = updates * int(trainer.args.num_train_epochs)
     with progress(logger, "fine-tuning", steps) as advance, noticed_interruption() as interruption:
         trainer.add_callback(make_recorder(log, advance))
-        start = make_resumable(trainer, checkpoints, log, interruption, every)
+        start = make_resumable(trainer, checkpoints, log, meter, interruption, every)
         trainer.train(resume_from_checkpoint=start)
         if not log.validations or log.validations[-1].step != log.last_step:
             trainer.evaluate()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mlops_assets.cost import Meter, Usage
 from mlops_assets.training import trainer_state
 from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.interruption import Interruption
@@ -26,19 +27,22 @@ def make_resumable(
     trainer: Any,
     checkpoints: Checkpoints,
     log: TrainingLog,
+    meter: Meter,
     interruption: Interruption,
     seconds: float,
 ) -> str | None:
     """Let ``trainer`` write a checkpoint every ``seconds``, and when it is interrupted.
 
     Returns the checkpoint to give to ``trainer.train``, with ``log`` as it was then, or None.
+    ``meter`` goes on from what was used up to it.
     """
     start = checkpoints.newest_complete()
     saved = trainer_state.read_state(start) if start else None
     if saved is not None:
         log.restore(saved["log"])
+        meter.go_on_from(Usage(**saved["usage"]))
 
-    keeper = _make_keeper(trainer, checkpoints, log, saved, interruption, seconds)
+    keeper = _make_keeper(trainer, checkpoints, log, meter, saved, interruption, seconds)
     trainer.add_callback(keeper)
     trainer._save_checkpoint = keeper.save
     if start is not None:
@@ -54,6 +58,7 @@ def _make_keeper(
     trainer: Any,
     checkpoints: Checkpoints,
     log: TrainingLog,
+    meter: Meter,
     saved: Mapping[str, Any] | None,
     interruption: Interruption,
     seconds: float,
@@ -78,7 +83,7 @@ def _make_keeper(
             started = time.monotonic()
             trainer.store_flos()
             step = trainer.state.global_step
-            checkpoints.write(step, lambda path: trainer_state.save(trainer, log, path))
+            checkpoints.write(step, lambda path: trainer_state.save(trainer, log, meter, path))
             now = time.monotonic()
             rarer = (now - started) / LARGEST_SHARE if seconds else 0.0
             self.due = now + max(seconds, rarer)

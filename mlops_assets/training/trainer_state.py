@@ -9,9 +9,11 @@ Only what is trained is saved: the rest is the base model, and the recipe says w
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.cost import Meter
 from mlops_assets.training.training_log import TrainingLog
 
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
@@ -25,7 +27,7 @@ def read_state(directory: Path) -> dict[str, Any]:
     return content
 
 
-def save(trainer: Any, log: TrainingLog, directory: Path) -> None:
+def save(trainer: Any, log: TrainingLog, meter: Meter, directory: Path) -> None:
     """Write the files of a checkpoint."""
     from safetensors.torch import save_file
 
@@ -39,6 +41,7 @@ def save(trainer: Any, log: TrainingLog, directory: Path) -> None:
         "random": _random_state(),
         "spans": _spans(trainer),
         "log": log.state(),
+        "usage": asdict(meter.read()),
     }
     (directory / STATE).write_text(json.dumps(state), encoding="utf-8")
     trainer.state.save_to_json(str(directory / TRAINER_STATE))
