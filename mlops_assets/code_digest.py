@@ -8,8 +8,9 @@ hand, and nobody can forget it.
 
 Left out on purpose: ``defs.py`` (it calls the stage and shows the result) and the foundation
 (stores, paths, progress, the ``mlops`` command), whose every change would rebuild everything.
-What the foundation does decide is the form of the rows, and ``refs.ROW_FORMAT`` stands for it.
-Libraries are named by each recipe.
+What the foundation does decide is counted: the form of the rows, for which ``refs.ROW_FORMAT``
+stands, the modules in ``SHARED``, and the detector of personal data, whose version is in the
+recipes that use it. Libraries are named by each recipe.
 
 The tree is written down by our own rules, because ``ast.dump`` differs between Python's minor
 versions. Parsing all stages takes a tenth of a second, so the results lie in ``__pycache__``
@@ -31,6 +32,8 @@ from mlops_assets.refs import ROW_FORMAT
 
 PACKAGE = Path(__file__).resolve().parent
 NOT_PRODUCING = "defs"
+SHARED = ("mlops_assets.template_messages", "mlops_assets.threads")
+"""Modules of the foundation that take part in making what the stages that import them make."""
 
 
 class Source(NamedTuple):
@@ -59,7 +62,7 @@ def code_digest(module: str) -> str:
         parts[name] = source.digest
         templates = [path.with_name(found) for found in source.templates]
         parts |= {found.name: digest_file(found) for found in templates if found.is_file()}
-        imported = (found for found in source.imports if found.startswith(f"{stage}."))
+        imported = (found for found in source.imports if found.startswith((f"{stage}.", *SHARED)))
         waiting += [found for found in imported if found not in parts and _produces(found)]
     _cache.save()
     return digest_json([ROW_FORMAT, parts])

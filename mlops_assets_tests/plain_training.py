@@ -17,11 +17,11 @@ from typing import Any
 
 from mlops_assets.home import Home
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
+from mlops_assets.threads import fitting_threads
 from mlops_assets.training.adapters import adapter_config, save_weights
 from mlops_assets.training.encoding import encode
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
-from mlops_assets.training.threads import fitting_threads
 
 
 def inputs(home: Home) -> tuple[Path, BaseModelRef, dict[str, list[Row]]]:

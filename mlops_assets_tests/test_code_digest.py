@@ -99,6 +99,9 @@ def _append(text: str) -> Callable[[Path], object]:
         ("training/pretrain.py", "training.base_model", True),
         ("training/defs.py", "training.finetune", False),
         ("artifacts.py", "training.finetune", False),
+        ("template_messages.py", "training.finetune", True),  # decides the tokens
+        ("template_messages.py", "dataset.splits", False),
+        ("threads.py", "evaluation.generation", True),  # decides the order of sums
         ("dataset/validation.py", "training.finetune", False),
         ("dataset/validation.py", "dataset.splits", False),
         ("evaluation/report.html.jinja", "evaluation.report", True),

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe, digest_json
 from mlops_assets.evaluation import baselines, gate, generation, metrics, page, scoring
 from mlops_assets.evaluation.defs import EvaluationConfig, absolute_floor, defs, eval_report
-from mlops_assets.evaluation.model_loading import fitting_threads, load_model
+from mlops_assets.evaluation.model_loading import load_model
 from mlops_assets.evaluation.ragas_metrics import ragas_means
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
@@ -598,16 +598,6 @@ def test_the_page_of_a_task_with_few_and_with_many_labels(labels: int) -> None:
 def test_an_example_marks_what_is_wrong(output: str, fields: list[bool]) -> None:
     shown = page._answer(answer(queue="billing", priority="high"), output)
     assert [right for _, _, right in shown.fields] == fields
-
-
-def test_threads_are_put_back(model_folders) -> None:
-    import torch
-
-    loaded = load_model(model_folders["base"], None)
-    before = torch.get_num_threads()
-    with fitting_threads(loaded):
-        assert torch.get_num_threads() == (1 if loaded.device == "cpu" else before)
-    assert torch.get_num_threads() == before
 
 
 def test_the_same_work_is_never_done_twice(home, parts) -> None:

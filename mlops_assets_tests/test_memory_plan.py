@@ -9,6 +9,7 @@ from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.home import Home
 from mlops_assets.profiles import asset_config, find_profile, load_profile
 from mlops_assets.refs import BaseModelRef, SplitsRef
+from mlops_assets.threads import fitting_threads
 from mlops_assets.training.adapters import adapter_config
 from mlops_assets.training.arguments import on_one_gpu, uses_bf16
 from mlops_assets.training.base_model import provide
@@ -19,7 +20,6 @@ from mlops_assets.training.memory_plan import Training, plan_memory, translate_o
 from mlops_assets.training.model_shape import ModelShape, read_shape, shape_of
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
-from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.trainer import load_base
 from mlops_assets.training.workload import Workload
 from mlops_assets_tests.allocations import Allocations

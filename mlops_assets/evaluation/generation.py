@@ -17,11 +17,12 @@ from typing import Any
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
 from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation.metrics import percentile
-from mlops_assets.evaluation.model_loading import LoadedModel, fitting_threads, load_model
+from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row, write_jsonl
 from mlops_assets.template_messages import template_messages
+from mlops_assets.threads import fitting_threads
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def predict(
 
     def produce(directory: Path) -> dict[str, Any]:
         loaded = load_model(base, adapter)
-        with fitting_threads(loaded):
+        with fitting_threads(loaded.parameters):
             return _answer_and_time(loaded, subject, rows, spec, directory / "predictions.jsonl")
 
     return store.build(recipe, produce)

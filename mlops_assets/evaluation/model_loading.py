@@ -8,8 +8,6 @@ a LoRA (DoRA and rsLoRA too), a prefix, or all weights of the base's architectur
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from mlops_assets.artifacts import LineageError, digest_file, digest_json
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-ONE_THREAD_BELOW = 30_000_000
-"""Parameters under which a second CPU thread costs more than it does: a model of a million
-answers Banking77 in 1.5 s of one core, and in 4 to 16 s of two that wait for each other."""
 ADAPTER_CONFIG, FULL_WEIGHTS = "adapter_config.json", "model.safetensors"
 REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
 
@@ -36,6 +31,11 @@ class LoadedModel:
     pad_token: int
     context: int | None
     """Longest prompt and answer together (tokens); None where the model names no limit."""
+
+    @property
+    def parameters(self) -> int:
+        """All weights, those of an adapter that stays beside the base included."""
+        return sum(weight.numel() for weight in self.model.parameters())
 
 
 def template_digest(base: Path) -> str:
@@ -77,26 +77,6 @@ def load_model(base: Path, adapter: Path | None) -> LoadedModel:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise LineageError(f"The model in {base} cannot be loaded: {error}", REMEDY) from error
     return _ready(model.to(device).eval(), tokenizer, device)
-
-
-@contextmanager
-def fitting_threads(loaded: LoadedModel) -> Iterator[None]:
-    """Use one CPU thread for a small model, and put the number back at the end.
-
-    Numbers below 1e-38 count as zero meanwhile: computing with them is many times slower.
-    """
-    import torch
-
-    torch.set_flush_denormal(True)
-    threads = torch.get_num_threads()
-    small = sum(weight.numel() for weight in loaded.model.parameters()) < ONE_THREAD_BELOW
-    if loaded.device == "cpu" and small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
 
 
 def _ready(model: Any, tokenizer: Any, device: str) -> LoadedModel:

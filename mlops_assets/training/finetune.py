@@ -20,6 +20,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.cost import Meter, Rates
 from mlops_assets.progress import progress
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
+from mlops_assets.threads import fitting_threads
 from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
@@ -40,7 +41,6 @@ from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.resume import make_resumable
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.template_fidelity import TRAINED_ON, record_trained
-from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.training_log import TrainingLog
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.artifacts import LineageError
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row
+from mlops_assets.threads import fitting_threads
 from mlops_assets.training.spec import BaseModelSpec
-from mlops_assets.training.threads import fitting_threads
 from mlops_assets.training.tokenizer import answer_frame, label_literals, train_tokenizer
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How the CPU computes while a model is trained: on how many threads, and without denormals."""
+"""How the CPU computes while a model works: on how many threads, and without denormals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,8 @@ from contextlib import contextmanager
 ONE_THREAD_BELOW = 30_000_000
 """Parameters. A model of a million trains at 15,400 tokens/s on one core and at 17,400 on
 two, but at 2,800 on two when anything else wants one of them: the threads wait for each
-other at every small matrix. With one, the sums are also in the same order on every machine."""
+other at every small matrix. It answers Banking77 in 1.5 s on one, in 4 to 16 s on two. With one,
+the sums are also in the same order on every machine."""
 
 
 @contextmanager
