@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +20,7 @@ from mlops_assets.reproduction_verdict import DIFFERENT
 from mlops_assets.servers import run_servers
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary
+from mlops_assets.termination import ended_by_sigterm
 
 INTERRUPTED = 130  # the shell's exit code of a command that Ctrl-C ended
 
@@ -137,15 +139,17 @@ def sweep(
 
     terminal = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        result = run_sweep(
-            Home.from_environment(),
-            file,
-            trials,
-            lambda stands: terminal.print(sweep_table.trial_line(stands), markup=False),
-        )
-    except KeyboardInterrupt:
+        with ended_by_sigterm():
+            result = run_sweep(
+                Home.from_environment(),
+                file,
+                trials,
+                lambda stands: terminal.print(sweep_table.trial_line(stands), markup=False),
+            )
+    except (KeyboardInterrupt, SystemExit) as stop:
         terminal.print("\nStopped. The same command goes on where it was.")
-        raise typer.Exit(INTERRUPTED) from None
+        taken_away = isinstance(stop, SystemExit)
+        raise typer.Exit(os.EX_TEMPFAIL if taken_away else INTERRUPTED) from None
     if as_json:
         _print_json(sweep_table.as_json(result))
     else:

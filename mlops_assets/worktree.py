@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -19,6 +17,7 @@ import yaml
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.provenance import hash_lock_files
+from mlops_assets.termination import ended_by_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 NOT_PASSED_ON = {"MLFLOW_TRACKING_URI", "MLOPS_LEDGER_URL", "MLOPS_ALERT_WEBHOOK"}
 NOT_PASSED_ON |= {"DAGSTER_POSTGRES_URL", "MLOPS_GIT_COMMIT", "MLOPS_LOCK_HASH"}
 JOB = "train"
-STOPPED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def clean_worktree(project: Path, commit: str) -> Iterator[Worktree]:
         )
     made = Worktree(Path(tempfile.mkdtemp(prefix="mlops-reproduce-")))
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():
             if _git(project, "worktree", "add", "--detach", str(made.tree), commit) is None:
                 raise LineageError(
                     f"git could not check out {commit} in {made.tree}.",
@@ -151,17 +149,3 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end us as Ctrl-C does: through the blocks that clean up."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(STOPPED)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

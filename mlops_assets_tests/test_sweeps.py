@@ -1,6 +1,7 @@
 """`mlops sweep`: real trainings on a tiny base, pruned, killed, resumed, and the winner."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from mlops_assets.artifacts import LineageError, Recipe
+from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT, asset_config, check_settings, load_profile
 from mlops_assets.refs import Row, SplitsRef, dump_ref, write_jsonl
@@ -21,9 +24,9 @@ from mlops_assets.training.finetune import KIND, adapter_recipe
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.sweep import run_sweep
 from mlops_assets.training.sweep_result import SweepResult
-from mlops_assets.training.sweep_spec import load_sweep
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
+from mlops_assets_tests.small_training import Stopped, acting_at_step, stop
 
 LABELS = {"queue": ("billing", "shipping", "login")}
 WORDS = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password"}
@@ -107,43 +110,6 @@ def runs(home: Home, parent: str) -> Any:
     nested = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == parent]
     states = Counter((run.data.tags["mlops.trial"], run.info.status) for run in nested)
     return client.get_run(parent), states, nested
-
-
-# --- the file ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"space": {"learning_rate": {"low": 1e-4, "high": 1.0}}}, "learning_rate.*less than"),
-        ({"space": {"learning_rat": {"low": 1e-4, "high": 0.1}}}, "learning_rat: .*no such"),
-        ({"space": {"prefix_tokens": {"low": 1, "high": 8}}}, "does not read prefix_tokens"),
-        ({"space": {"rank": {"low": 1.5, "high": 8}}}, "rank: .*whole"),
-        ({"space": {"rank": {"low": 1, "high": 8, "step": 2}}}, "rank: steps of 2 from 1"),
-        ({"space": {"rank": {"low": 8, "high": 1}}}, "rank: low .8. must be below high"),
-        ({"space": {"rank": {"low": 1, "high": 8, "log": True, "step": 1}}}, "rank: with log"),
-        ({"space": {"rank": {"choices": [4]}}}, "rank.choices"),
-        ({"space": {"rank": {"choices": [4, 4]}}}, "rank: the choices must differ"),
-        ({"space": {"rank": {"choices": [4, "many"]}}}, "rank: .*integer.*rank: many"),
-        ({"space": {"adapter": {"low": 1, "high": 2}}}, "adapter: is no number"),
-        ({"space": {"rank": {"lowest": 1, "high": 8}}}, "rank.lowest"),
-        ({"space": {}}, "space"),
-        ({"objective": "exact_match"}, "objective is none of train_loss"),
-        ({"objective": "train_loss"}, "only validation_loss can be pruned by"),
-        ({"trials": 0}, "trials"),
-        ({"goal": 1}, "goal"),
-        ({"profile": "nowhere"}, "sweep .*tiny.yaml names 'nowhere'"),
-    ],
-)
-def test_sweeps_that_are_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(LineageError, match=named):
-        load_sweep(write_sweep(tmp_path, **changes))
-
-
-def test_the_shipped_sweep_is_valid() -> None:
-    spec, profile = load_sweep(PROJECT / "profiles" / "sweeps" / "tiny.yaml")
-    assert profile == load_profile(PROJECT / "profiles" / "tiny.yaml")
-    assert spec.objective == "validation_loss"
 
 
 def test_a_sweep_wants_the_lineage_first(home: Home, tmp_path: Path) -> None:
@@ -289,20 +255,47 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.slow
-def test_what_was_running_is_run_again_with_the_same_settings(ready: Home, tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a trial: it is interrupted, not failed, and comes next."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_what_was_running_is_run_again_with_the_same_settings(
+    ready: Home, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """In the middle of a trial: it is interrupted, not failed, and comes next."""
     file = write_sweep(tmp_path, trials=1)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "_train", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_sweep(ready, file, None, lambda _: None)
+        patch.setenv("MLOPS_HOME", str(ready.root))
+        patch.setattr(finetune, "_train", lambda *_: os.kill(os.getpid(), number))
+        stopped = CliRunner().invoke(app, ["sweep", str(file)])
+    assert stopped.exit_code == code
+    assert "The same command goes on where it was." in stopped.stderr
     result = run_sweep(ready, file, None, lambda _: None)
     [trial] = result.trials
     assert trial.number == 1
     _, states, nested = runs(ready, result.mlflow_run)
     assert states == {("interrupted", "KILLED"): 1, ("complete", "FINISHED"): 1}
     assert len({run.data.params["learning_rate"] for run in nested}) == 1
+
+
+def losses(home: Home, name: str) -> list[dict[int, float]]:
+    """What each trial that came to an end reported to the pruner."""
+    import optuna
+
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{home.root / 'sweeps.db'}")
+    return [trial.intermediate_values for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
+@pytest.mark.slow
+def test_the_pruner_knows_what_was_before_an_interruption(
+    ended: tuple[Home, SweepResult], ready: Home, tmp_path: Path
+) -> None:
+    """Of a training that goes on from its checkpoint, and of one that is found in the store."""
+    file = write_sweep(tmp_path, SETTINGS | {"checkpoint_seconds": 0}, trials=1)
+    with acting_at_step(8, stop), pytest.raises(Stopped):
+        run_sweep(ready, file, None, lambda _: None)
+    result = run_sweep(ready, file, None, lambda _: None)
+    known = losses(ended[0], ended[1].name)[0]
+    assert len(known) == 5
+    assert losses(ready, result.name) == [known]
+    (ready.root / "sweeps.db").unlink()
+    result = run_sweep(ready, file, None, lambda _: None)
+    assert result.trials[0].reused
+    assert losses(ready, result.name) == [pytest.approx(known, rel=1e-5)]

@@ -105,12 +105,19 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
     return Recorder()
 
 
-def make_watcher(watch: Watch) -> "TrainerCallback":
-    """A callback that hands every validation loss to ``watch``, which may raise."""
+def make_watcher(watch: Watch, log: TrainingLog) -> "TrainerCallback":
+    """A callback that hands every validation loss to ``watch``, which may raise.
+
+    Those that stand in ``log`` when a training goes on come first: nobody here has seen them.
+    """
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]
         """The recorder sees a loss first, and refuses one that is not finite."""
+
+        def on_train_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+            for point in log.validations:
+                watch(point.step / state.max_steps, point.loss)
 
         def on_evaluate(
             self, _args: Any, state: Any, *_: Any, metrics: dict[str, float], **__: Any

@@ -140,7 +140,7 @@ def _train(
     with measured_peak(training.device.kind) as peak, tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(base_path, tokenizer, data, decided, Path(scratch))
         if watch is not None:
-            trainer.add_callback(make_watcher(watch))
+            trainer.add_callback(make_watcher(watch, log))
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
         with translate_out_of_memory(replace(training, spec=decided), plan):
             _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds)

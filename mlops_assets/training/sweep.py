@@ -10,6 +10,7 @@ running when a sweep starts was interrupted: it is run again with the same setti
 is seeded anew for each trial, so an interrupted sweep tries what an uninterrupted one does.
 """
 
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,14 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from mlops_assets.artifacts import SHORT, LineageError, digest_json
+from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_json
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import asset_config
 from mlops_assets.refs import BaseModelRef, SplitsRef, load_ref
 from mlops_assets.tracking import mlflow_environment_kept
 from mlops_assets.training import sweep_result, sweep_runs
 from mlops_assets.training.arguments import VALIDATIONS
-from mlops_assets.training.finetune import KIND, adapter_recipe, finetune
+from mlops_assets.training.finetune import KIND, LOG, adapter_recipe, finetune
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.sweep_result import SweepResult, best_of, ended_trials
 from mlops_assets.training.sweep_spec import SweepSpec, distributions, load_sweep
@@ -195,6 +196,8 @@ def _train(sweep: Sweep, trial: "optuna.Trial", run: str) -> float:
             watch=_watch(trial),
         )
     trial.set_user_attr(sweep_result.REUSED, adapter.artifact.reused)
+    if adapter.artifact.reused:
+        _report_earlier(sweep, trial, adapter.artifact)
     if (value := adapter.artifact.summary.get(sweep.spec.objective)) is None:
         raise LineageError(
             f"A training by {settings.method} has no {sweep.spec.objective}.",
@@ -202,6 +205,19 @@ def _train(sweep: Sweep, trial: "optuna.Trial", run: str) -> float:
         )
     mlflow.log_metric(sweep.spec.objective, value)
     return float(value)
+
+
+def _report_earlier(sweep: Sweep, trial: "optuna.Trial", artifact: Artifact) -> None:
+    """Tell what a training that was found in the store had lost on its way.
+
+    Later trials are compared with it, as if it had been trained now.
+    """
+    log = json.loads((sweep.home.store.path(artifact) / LOG).read_bytes())
+    losses: dict[int, float] = {}
+    for item in log["validation"]:
+        losses.setdefault(_point(item["step"] / artifact.summary["steps"]), item["loss"])
+    for point, loss in losses.items():
+        trial.report(loss, point)
 
 
 @contextmanager
@@ -223,8 +239,7 @@ def _watch(trial: "optuna.Trial") -> Callable[[float, float], None]:
     reported: set[int] = set()
 
     def watch(share: float, loss: float) -> None:
-        # By the share of the training, because trials may differ in steps.
-        if (point := round(share * VALIDATIONS)) in reported:
+        if (point := _point(share)) in reported:
             return
         reported.add(point)
         trial.report(loss, point)
@@ -232,6 +247,11 @@ def _watch(trial: "optuna.Trial") -> Callable[[float, float], None]:
             raise optuna.TrialPruned
 
     return watch
+
+
+def _point(share: float) -> int:
+    """Where trials are compared: by the share of the training, because they may differ in steps."""
+    return round(share * VALIDATIONS)
 
 
 def _require_hope(result: SweepResult, spec: SweepSpec) -> None:
