@@ -136,6 +136,17 @@ def test_a_gigantic_line_costs_one_block(tmp_path: Path) -> None:
     assert found["own"] < 64
 
 
+def test_of_long_lines_none_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    with path.open("w") as stream:
+        for number in range(100):
+            row = {"prompt": "a", "completion": "b", "id": f"{number}{'x' * 1_000_000}"}
+            stream.write(f"{json.dumps(row)}\n")
+    found = measured(path)
+    assert found["seen"] == {"object": 100}
+    assert found["own"] < 64
+
+
 def dictionary(path: Path, size: int, rows: int) -> None:
     """One text of that size in the file, to which every row points."""
     import pyarrow as pa

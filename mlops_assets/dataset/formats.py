@@ -85,8 +85,10 @@ def layout(path: Path, kind: str, mapping: Mapping[str, str]) -> Layout:
     Raises LineageError where no shape fits them, or where ``mapping`` names a field that none
     of them has.
     """
-    sample = list(islice((item for item in read(path, kind) if item.content is not None), SAMPLE))
-    fields = frozenset(name for item in sample for name in item.content or ())
+    sound = (item.content for item in read(path, kind) if item.content is not None)
+    # Of each record only the names: a hundred of the longest would be half a gigabyte.
+    sample = [frozenset(content) for content in islice(sound, SAMPLE)]
+    fields = frozenset[str]().union(*sample)
     if sample and (lost := [column for column in mapping.values() if column not in fields]):
         raise _no_shape(f"{path} has no field {excerpt(lost[0])!r}", fields)
     if kind in SHAPES:
