@@ -14,7 +14,7 @@ from typing import IO
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, atomic_write
 from mlops_assets.ledger import Ledger
-from mlops_assets.refs import Ref, load_ref
+from mlops_assets.ref_json import Ref, load_ref
 
 MINIMUM_FREE_BYTES = 256 * 1024**2  # what one run of the tiny profile writes, twice over
 LATEST = "latest"

@@ -1,4 +1,4 @@
-"""The frozen types that cross stages, and how they are written as JSON.
+"""The frozen types that cross stages; ``ref_json`` writes refs as JSON.
 
 What one asset hands to the next is one of these, never a dict and never a pickle. Every
 ``...Ref`` names an artifact; the bytes stay in the artifact store.
@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from mlops_assets.artifacts import Artifact, LineageError, digest_json
+from mlops_assets.artifacts import Artifact, digest_json
 
 ROW_FORMAT = "1"
 """Part of every code digest: raise it when ``Row`` or its JSON means something else."""
@@ -22,7 +20,6 @@ Message = Mapping[str, Any]
 
 ``content`` is text; beside it ``tool_calls``, ``tool_call_id`` and ``name`` where the source has
 them. Where the source has no content (a turn that only calls tools) it is empty."""
-
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Run config of the assets that led to a ref, by asset name, defaults included: what it takes,
@@ -273,36 +270,3 @@ class DriftReportRef:
     records: int
     versions: Versions
     """Of the train split that production was compared with."""
-
-
-Ref = (
-    RawDatasetRef
-    | ValidatedRef
-    | SplitsRef
-    | BaseModelRef
-    | AdapterRef
-    | EvalReportRef
-    | RegisteredModelRef
-    | DecisionRef
-    | PredictionLogRef
-    | DriftReportRef
-)
-_TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Ref.__args__}
-
-
-def dump_ref(ref: Ref) -> bytes:
-    """JSON of a ref with its type's name."""
-    return json.dumps({"type": type(ref).__name__} | asdict(ref), indent=1).encode()
-
-
-def load_ref(data: bytes) -> Ref:
-    """The inverse of ``dump_ref``. Raises LineageError for anything else."""
-    try:
-        fields = json.loads(data)
-        kind = _TYPES[fields.pop("type")]
-        ref: Ref = TypeAdapter(kind).validate_python(fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise LineageError(
-            "A stored asset reference cannot be read.", "Materialise the asset again."
-        ) from error
-    return ref

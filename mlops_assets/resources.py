@@ -20,7 +20,7 @@ from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.cost import Rates
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import check_settings, restrict
-from mlops_assets.refs import Ref, dump_ref, load_ref
+from mlops_assets.ref_json import Ref, dump_ref, load_ref
 from mlops_assets.tracking import (
     EXPERIMENT,
     mlflow_environment_kept,

@@ -23,7 +23,8 @@ from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from mlops_assets.artifacts import Artifact
 from mlops_assets.home import Home
-from mlops_assets.refs import DriftReportRef, RawDatasetRef, dump_ref
+from mlops_assets.ref_json import dump_ref
+from mlops_assets.refs import DriftReportRef, RawDatasetRef
 from mlops_assets_tests.commands import environment_for
 from mlops_assets_tests.conftest import VERSIONS
 

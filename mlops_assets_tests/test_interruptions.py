@@ -22,7 +22,8 @@ from mlops_assets.console import INTERRUPTED
 from mlops_assets.cost import Meter, Usage
 from mlops_assets.home import Home, translate_disk_full
 from mlops_assets.profiles import PROJECT
-from mlops_assets.refs import AdapterRef, dump_ref
+from mlops_assets.ref_json import dump_ref
+from mlops_assets.refs import AdapterRef
 from mlops_assets.training import resume
 from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.spec import FinetuneSpec

@@ -17,7 +17,8 @@ from mlops_assets.artifacts import LineageError, Recipe
 from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT, asset_config, check_settings, load_profile
-from mlops_assets.refs import Row, SplitsRef, dump_ref, write_jsonl
+from mlops_assets.ref_json import dump_ref
+from mlops_assets.refs import Row, SplitsRef, write_jsonl
 from mlops_assets.training import finetune
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import KIND, adapter_recipe

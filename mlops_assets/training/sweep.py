@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_json
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import asset_config
-from mlops_assets.refs import BaseModelRef, SplitsRef, load_ref
+from mlops_assets.ref_json import load_ref
+from mlops_assets.refs import BaseModelRef, SplitsRef
 from mlops_assets.tracking import mlflow_environment_kept
 from mlops_assets.training import sweep_result, sweep_runs
 from mlops_assets.training.arguments import VALIDATIONS
