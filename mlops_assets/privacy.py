@@ -48,7 +48,8 @@ REMEMBERED, SHORT = 8192, 200  # texts whose result is kept, and how long they m
 _MODULES = (identifiers.__name__, recognizers.__name__)
 # What a cut line may end with: too short to be known for what it is, long enough to tell.
 _TORN = re.compile(r"(?:[\w.+%'-]{1,64}@[\w.-]{0,255}|\d(?:[ .-]?\d){5,33})$")
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+# JSON in JSON has its escapes escaped.
+_ESCAPED = re.compile(r"\\+(?:u(?P<code>[0-9a-fA-F]{4})|(?P<space>[nrtbf])|/)")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _FINDERS: Mapping[str, recognizers.Finder] = {
     "secret": identifiers.find_secrets,
@@ -260,10 +261,11 @@ def _redact_short(text: str) -> tuple[str, Counter[str]]:
 def excerpt(line: str) -> str:
     """The beginning of a bad line, fit to be shown: redacted first, then cut.
 
-    Escapes are read first, as JSON and URLs write them: ``\\u0040`` is an ``@``. Half an address
-    or number at the end of a torn line goes too.
+    Escapes are read first, as JSON and URLs write them: ``\\u0040`` is an ``@``, and no letter
+    of ``\\n`` stands before a value and hides it. Half an address or number at the end of a
+    torn line goes too.
     """
-    shown, _ = redact(_ESCAPED.sub(_unescaped, line).replace("\\/", "/"))
+    shown, _ = redact(_ESCAPED.sub(_unescaped, line))
     shown = _TORN.sub("[torn]", shown)
     return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
 
@@ -276,5 +278,7 @@ def pseudonym(key: str) -> str:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    character = chr(int(match.group(1), 16))
+    if match["code"] is None:
+        return " " if match["space"] else "/"
+    character = chr(int(match["code"], 16))
     return match.group() if "\ud800" <= character <= "\udfff" else character

@@ -12,7 +12,7 @@ from mlops_assets.cli import app
 from mlops_assets.dataset import importing, sources
 from mlops_assets.dataset.formats import FORMATS
 from mlops_assets.dataset.records import FORMS as LINE_FAULTS
-from mlops_assets.dataset.records import MISSING
+from mlops_assets.dataset.records import MISSING, REASONS
 from mlops_assets.privacy import DEFAULT_POLICY, Detector
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import run_command
@@ -199,5 +199,6 @@ def test_reasons_and_formats_are_documented() -> None:
     for names, header in (([*LINE_FAULTS, MISSING], "reason"), (FORMATS, "format")):
         table = page.split(f"| {header} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
         assert [line.split("`")[1] for line in table] == list(names)
+    assert all(f"`{reason}`" in page for reason in REASONS)
     told = run("--help")
     assert all(name in told for name in FORMATS)

@@ -122,6 +122,11 @@ def test_json_stays_json() -> None:
 def test_excerpts_read_escapes_and_obey_no_policy() -> None:
     shown = privacy.excerpt(r'{"a": "ann\u0040example.com", "u": "https:\/\/bob:pass1@h\/x"')
     assert shown == '{"a": "[email]", "u": "https://[credentials]@h/x"'
+    nested = privacy.excerpt(r'{"a": "{\"b\": \"ann\\u0040example.com https:\\/\\/bob:pass1@h\\/x')
+    assert nested == r'{"a": "{\"b\": \"[email] https://[credentials]@h/x'
+    for value in ("DE89370400440532013000", "sk-abc1234567890abcdefghij", "84.23.11.7"):
+        for newline in (r"\n", r"\\n", r"\t", r"\u000a"):
+            assert value not in privacy.excerpt(f'{{"a": "here{newline}{value} x"')
     assert privacy.excerpt("write to ann.lee@exam") == "write to [torn]"
     assert privacy.excerpt("my card is 4539 1488 03") == "my card is [torn]"
     assert len(privacy.excerpt("x" * 10_000)) == privacy.EXCERPT + 1

@@ -70,7 +70,7 @@ def plant(planted: Planted, entity: str) -> None:
     def said() -> str:
         shown = planted.value(entity)
         shown = f"https://{shown}@h/x" if entity == "credentials" else shown
-        return f"{token(planted.dice, 8, LETTERS.lower())} {filler}: {shown} ."
+        return f"{token(planted.dice, 8, LETTERS.lower())} {filler}:\n{shown} ."
 
     call = {"name": "look_up", "arguments": json.dumps({"key": said()})}
     turns = [

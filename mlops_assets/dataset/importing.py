@@ -181,6 +181,8 @@ def _write(result: Import, rows: Iterator[Candidate], output: Path, force: bool)
             _take(result, row, targets)
         if not result.accepted:
             raise _nothing(result)
+        for target in targets:
+            target.flush()  # a full disk shows before the first file takes its place
     result.output, result.quarantine = _targets(output)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.dataset.sources import Candidate
 from mlops_assets.dataset.strict_json import parse_object
-from mlops_assets.privacy import redact
+from mlops_assets.privacy import excerpt, redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ def shown_fields(answer: Answer | None, labels: Labels) -> str:
     if answer.keys() == labels.keys():
         return fields_of(labels)
     # As a list, no name with a comma in it is taken for two fields.
-    return redact(json.dumps(sorted(answer), ensure_ascii=False))[0][:LONGEST_LABEL]
+    return excerpt(json.dumps(sorted(answer), ensure_ascii=False))[:LONGEST_LABEL]
 
 
 def fields_of(labels: Labels) -> str:
@@ -132,6 +132,6 @@ def shown_label(answer: Answer | None, name: str, known: Sequence[str]) -> str |
     if isinstance(value, str) and (not known or value in known):
         return value
     if not isinstance(value, str):
-        return redact(repr(value))[0][:LONGEST_LABEL] + NOT_TEXT
+        return excerpt(repr(value))[:LONGEST_LABEL] + NOT_TEXT
     text = redact(value)[0]
     return text if len(text) <= LONGEST_LABEL else f"{text[:LONGEST_LABEL]}…"
