@@ -23,6 +23,7 @@ from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.ref_json import Ref, dump_ref, load_ref
 from mlops_assets.tracking import (
     EXPERIMENT,
+    end_killed_runs,
     mlflow_environment_kept,
     mlflow_reachable,
     prepare_experiment,
@@ -126,7 +127,7 @@ class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         home = Home.from_environment()
         with mlflow_reachable(home), mlflow_environment_kept():
-            prepare_experiment(home, self.experiment)
+            end_killed_runs(home, prepare_experiment(home, self.experiment), context.run.run_id)
             run_id = self._start(context, home)
         status = "FAILED"
         try:

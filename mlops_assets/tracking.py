@@ -51,3 +51,19 @@ def prepare_experiment(home: Home, name: str = EXPERIMENT) -> str:
     if (experiment := mlflow.get_experiment_by_name(name)) is not None:
         return str(experiment.experiment_id)
     return str(mlflow.create_experiment(name, artifact_location=location))
+
+
+def end_killed_runs(home: Home, experiment: str, dagster_run: str) -> None:
+    """Say of runs that SIGKILL or a power cut ended what they could not say themselves.
+
+    One run at a time works in a home, so in its own database every run but this one's is over. On
+    a server others may be at work: there nothing is touched.
+    """
+    import mlflow
+
+    if not home.mlflow_is_local:
+        return
+    client = mlflow.MlflowClient()
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if run.data.tags.get("dagster_run_id") != dagster_run:
+            client.set_terminated(run.info.run_id, status="KILLED")

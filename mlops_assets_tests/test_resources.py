@@ -87,6 +87,16 @@ def test_the_mlflow_run_of_a_failed_run_is_failed(tracked_home: Home) -> None:
     assert "The disk is on fire. Put it out." in failure.error.to_string()
 
 
+def test_a_killed_run_is_not_left_running(tracked_home: Home) -> None:
+    """Nobody watches runs without the daemon: the next one says it."""
+    killed, result = (dg.materialize([logged], resources=RESOURCES) for _ in range(2))
+    client = mlflow.MlflowClient(tracked_home.mlflow_uri)
+    client.update_run(mlflow_run(tracked_home, killed.run_id).info.run_id, status="RUNNING")
+    last = dg.materialize([logged], resources=RESOURCES)
+    statuses = [mlflow_run(tracked_home, run.run_id).info.status for run in (killed, result, last)]
+    assert statuses == ["KILLED", "FINISHED", "FINISHED"]
+
+
 def test_a_failed_run_alerts_people_and_corrects_mlflow(
     tracked_home: Home, webhook: list[object]
 ) -> None:
