@@ -137,13 +137,16 @@ def _train(
     plan = plan_memory(training)
     decided = decide_checkpointing(spec, plan)
     log = TrainingLog()
-    with measured_peak(training.device.kind) as peak, tempfile.TemporaryDirectory() as scratch:
+    with (
+        translate_out_of_memory(replace(training, spec=decided), plan),
+        measured_peak(training.device.kind) as peak,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         trainer = make_trainer(base_path, tokenizer, data, decided, Path(scratch))
         if watch is not None:
             trainer.add_callback(make_watcher(watch, log))
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
-        with translate_out_of_memory(replace(training, spec=decided), plan):
-            _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds)
+        _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds)
         save_weights(trainer.model, spec, base.name, target)
     record_trained(rows["train"], data["train"], target / TRAINED_ON)
     (target / LOG).write_bytes(canonical_json(log.content()))
