@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mlops_assets.artifacts import Artifact
+from mlops_assets.refs import BaseModelRef, SplitsRef
+from mlops_assets.training.finetune import adapter_recipe
 from mlops_assets.training.spec import WITHOUT_EFFECT, FinetuneSpec
+from mlops_assets_tests.conftest import VERSIONS
 
 LOW_RANK = {"rank", "alpha", "dropout", "adapt_embeddings", "train_head"}
 OTHER = {  # a value other than the default for every setting but method and adapter
@@ -85,3 +89,26 @@ def test_kto_needs_rows_to_compare() -> None:
 def test_how_often_it_is_saved_is_a_setting_of_every_training_and_of_no_recipe() -> None:
     spec = FinetuneSpec(method="dpo", adapter="full", checkpoint_seconds=60)
     assert "checkpoint_seconds" not in spec.read()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "emulated", "same_as"),
+    [(False, True, "fp32"), (True, True, "fp32"), (True, False, "bf16")],
+)
+def test_the_recipe_says_what_the_precision_comes_to(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, emulated: bool, same_as: str
+) -> None:
+    """Another machine would not find an adapter, or go on from a checkpoint, of the other type."""
+
+    def supported(*, including_emulation: bool = True) -> bool:
+        return including_emulation or not emulated
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
+    made = Artifact("any", "key", "digest")
+    splits, base = SplitsRef(made, VERSIONS, {}, {}), BaseModelRef(made, "base", 1)
+    keys = {
+        precision: adapter_recipe(splits, base, FinetuneSpec(precision=precision)).key
+        for precision in ("auto", "fp32", "bf16")
+    }
+    assert [name for name in keys if keys[name] == keys["auto"]] == ["auto", same_as]

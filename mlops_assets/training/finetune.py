@@ -23,6 +23,7 @@ from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions
 from mlops_assets.threads import fitting_threads
 from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
+from mlops_assets.training.arguments import uses_bf16
 from mlops_assets.training.callbacks import Watch, make_recorder, make_watcher
 from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.device import gpu_in_use
@@ -109,10 +110,11 @@ def finetune(
 
 
 def adapter_recipe(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> Recipe:
-    """What decides an adapter's bytes."""
+    """What decides an adapter's bytes; `precision: auto` is what it comes to on this machine."""
+    settings = spec.read() | {"precision": "bf16" if uses_bf16(spec) else "fp32"}
     inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
     kernels = tuple(name for name in KERNELS if find_spec(name))
-    return Recipe(KIND, inputs, spec.read(), code_digest(__name__), LIBRARIES + kernels)
+    return Recipe(KIND, inputs, settings, code_digest(__name__), LIBRARIES + kernels)
 
 
 def _train(
