@@ -178,6 +178,16 @@ def test_tables_hold_conversations(tmp_path: Path) -> None:
     assert list(first.tools) == TOOLS
 
 
+def test_values_of_slices_are_texts(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "data.jsonl", {"messages": CHAT, "year": 2026, "paid": True, "tags": []}
+    )
+    raw = sources.locate(sources.RawDatasetSpec(path=str(path)))
+    names = ["year", "paid", "tags", "nothing"]
+    (row,) = sources.candidates(raw, "group", names, "label", Detector(DEFAULT_POLICY))
+    assert row.slices == {"year": "2026", "paid": "true", "tags": "unknown", "nothing": "unknown"}
+
+
 def test_a_nul_in_a_cell_costs_its_row(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -174,7 +174,7 @@ def _judge_rows(
         progress(logger, "validating (bytes)", sum(raw.files.values())) as advance,
     ):
         for chunk in chunks(found):
-            answers = [answer_object(item) for item in chunk]
+            answers = [answer_object(item) if labels else None for item in chunk]
             reasons = suite.judge(row_frame(first, chunk, answers, labels))
             good = [
                 row
