@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import LineageError, digest_file, digest_json
+from mlops_assets.pickle_files import may_be_pickle
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 ADAPTER_CONFIG, FULL_WEIGHTS = "adapter_config.json", "model.safetensors"
 REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
@@ -135,7 +135,7 @@ def _prefix_tokens(model: Any) -> int:
 
 
 def _refuse_pickles(directory: Path) -> None:
-    pickled = sorted(path.name for path in directory.rglob("*") if path.suffix in PICKLES)
+    pickled = sorted(path.name for path in directory.rglob("*") if may_be_pickle(path))
     if pickled:
         raise LineageError(
             f"{directory} holds pickled weights ({', '.join(pickled)}), which could run code.",

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import LineageError, digest_file, digest_json
+from mlops_assets.pickle_files import may_be_pickle
 
-PICKLES = frozenset(
-    {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".keras", ".npy", ".npz"}
-    | {".pickle", ".pkl", ".pt", ".pth"}
-)
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 TAKEN = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Patterns of the files that are copied, from the directory itself only."""
@@ -81,7 +78,7 @@ def _check_entry(path: Path) -> None:
             f"{path} is a symbolic link, and may be changed behind our back.",
             "Copy the model with its links resolved (cp -rL) and point base_model's path there.",
         )
-    if path.suffix.lower() in PICKLES:
+    if may_be_pickle(path):
         raise LineageError(
             f"{path} may hold pickle weights, which run code when they are read.",
             "Convert the weights to safetensors and delete that file.",
