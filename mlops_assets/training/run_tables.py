@@ -15,7 +15,7 @@ def memory_table(summary: Mapping[str, Any]) -> str:
     rows += [
         ("**predicted peak**", gibibytes(summary["memory_planned"])),
         ("available", gibibytes(summary["memory_available"])),
-        ("activations", "recomputed" if summary["checkpointing"] else "kept"),
+        ("activations are", "recomputed" if summary["checkpointing"] else "kept"),
         (
             f"measured peak ({summary['memory_measured_by'] or 'the system does not tell'})",
             "unknown" if measured is None else gibibytes(measured),
