@@ -28,7 +28,7 @@ from mlops_assets_tests.plain_training import answer_loss
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 UPSTREAM = ("raw_dataset", "validated_dataset", "dataset_splits", "base_model")
-EPOCHS = {"tiny": 2, "banking77": 2}
+EPOCHS = {"tiny": (1, 2), "banking77": (2,)}
 REGULARISERS = {"word_dropout", "label_smoothing"}  # another loss than TRL's
 
 
@@ -51,15 +51,16 @@ def training() -> None:
     """The asset beside stock TRL and a plain script, on the shipped tickets and Banking77."""
     profiles = ["tiny"] + (["banking77"] if os.environ.get("BANKING77_DIR") else [])
     for profile in profiles:
-        with tempfile.TemporaryDirectory() as folder:
-            _compare(profile, Path(folder))
+        for epochs in EPOCHS[profile]:
+            with tempfile.TemporaryDirectory() as folder:
+                _compare(profile, epochs, Path(folder))
 
 
-def _compare(profile: str, folder: Path) -> None:
+def _compare(profile: str, epochs: int, folder: Path) -> None:
     config = load_profile(PROJECT / "profiles" / f"{profile}.yaml")
     given = asset_config("lora_adapter", config)
     settings = {name: value for name, value in given.items() if name not in REGULARISERS}
-    settings["epochs"] = EPOCHS[profile]
+    settings["epochs"] = epochs
     home = folder / "home"
     _materialise(home, UPSTREAM, config)
     subprocess.run(  # the database, which MLflow takes seconds to make, once for a home
@@ -84,7 +85,7 @@ def _compare(profile: str, folder: Path) -> None:
         }
         for seed in range(ROUNDS + 1)
     ]
-    _report(profile, Home(home), settings, rounds[1:])
+    _report(f"{profile}, {epochs} epochs", Home(home), rounds[1:])
 
 
 def _materialise(home: Path, assets: tuple[str, ...], config: dict[str, Any]) -> float:
@@ -138,13 +139,11 @@ def _children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _report(
-    profile: str, home: Home, settings: dict[str, Any], rounds: list[dict[str, Trained]]
-) -> None:
+def _report(title: str, home: Home, rounds: list[dict[str, Trained]]) -> None:
     def median(name: str, field: str) -> float:
         return statistics.median(getattr(done[name], field) for done in rounds)
 
-    print(f"\nTraining, profile {profile}, {settings['epochs']} epochs, median of {len(rounds)}\n")
+    print(f"\nTraining, profile {title}, median of {len(rounds)}\n")
     print(
         "| contender | real tokens/s | of stock | process, s | CPU, s | validation loss (range) |"
     )
