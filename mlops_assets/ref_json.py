@@ -13,6 +13,7 @@ from mlops_assets.refs import (
     DecisionRef,
     DriftReportRef,
     EvalReportRef,
+    GateRef,
     PredictionLogRef,
     RawDatasetRef,
     RegisteredModelRef,
@@ -27,6 +28,7 @@ Ref = (
     | BaseModelRef
     | AdapterRef
     | EvalReportRef
+    | GateRef
     | RegisteredModelRef
     | DecisionRef
     | PredictionLogRef

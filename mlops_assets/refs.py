@@ -227,6 +227,21 @@ class EvalReportRef:
 
 
 @dataclass(frozen=True)
+class GateRef:
+    """``gate.json``, its summary in Markdown and its JUnit XML."""
+
+    artifact: Artifact
+    bundle: ReleaseBundle
+    """The candidate that was judged."""
+    report: Artifact
+    """The evaluation report that the gate read."""
+    champion: str | None
+    """Digest of the bundle it was compared with, if there was one."""
+    verdict: str
+    """``PASS``, ``FAIL`` or ``INCONCLUSIVE``: see ``verdicts``."""
+
+
+@dataclass(frozen=True)
 class RegisteredModelRef:
     """A version in the MLflow registry."""
 

@@ -1,0 +1,83 @@
+"""Prediction-level records: what every system answered to every item, and how it scored.
+
+One Parquet file for a report. The gate pairs two systems' scores by item, pages show what got
+better and what got worse, and two runs can be compared item by item.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RECORDS = "records.parquet"
+TEST = "test"
+"""The name under which the test split stands beside the suites."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One system's answer to one item."""
+
+    suite: str
+    """``test`` for the test split, else the suite's name."""
+    item: str
+    """The item's id, unique within its suite."""
+    input_hash: str
+    """SHA-256 of the messages and tools asked, as canonical JSON."""
+    system: str
+    """One of ``scoring.SYSTEMS``."""
+    output: str
+    reference: str = ""
+    finished: bool | None = None
+    """Whether the model ended the answer itself; None for systems that generate nothing."""
+    tokens: int | None = None
+    """Tokens generated; None for systems that generate nothing."""
+    slices: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    """By metric, higher is better, mostly 0 to 1; None where there is no score: no verdict."""
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write the records, in their order, as Parquet; the maps are columns of JSON."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [_flat(record) for record in records]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), path, compression="zstd")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in their order. Raises OSError or ValueError when the file is no such thing."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, schema=_schema())
+    return [_deep(row) for row in table.to_pylist()]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            *((name, text) for name in ("suite", "item", "input_hash", "system")),
+            *((name, text) for name in ("output", "reference")),
+            ("finished", pa.bool_()),
+            ("tokens", pa.int32()),
+            *((name, text) for name in ("slices", "scores")),
+        ]
+    )
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    maps = {"slices": dict(record.slices), "scores": dict(record.scores)}
+    return vars(record) | {
+        name: json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True)
+        for name, value in maps.items()
+    }
+
+
+def _deep(row: Mapping[str, Any]) -> Record:
+    maps = {name: json.loads(row[name]) for name in ("slices", "scores")}
+    return Record(**(dict(row) | maps))
