@@ -19,6 +19,8 @@ from mlops_assets.artifacts import LineageError, canonical_json
 from mlops_assets.refs import ReleaseBundle
 
 PROMOTED, KEPT, NO_VERDICT = "promoted", "kept", "no_verdict"
+PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
+"""What the gate said of a candidate: a row of version 0, because nothing is registered yet."""
 
 _metadata = sa.MetaData()
 _decisions = sa.Table(
