@@ -85,22 +85,23 @@ def wilson(hits: int, rows: int) -> Interval | None:
 
 
 def paired_difference(
-    ours: Sequence[bool], theirs: Sequence[bool]
+    ours: Sequence[float], theirs: Sequence[float]
 ) -> tuple[float, Interval] | None:
-    """Our share of hits minus theirs on the same rows, with a 95% interval.
+    """The mean of our scores minus that of theirs on the same rows, with a 95% interval.
 
-    The interval is Wald's for paired shares with half a row added to each cell (Agresti and
-    Min 2005). None without any row.
+    For hits and misses the interval is Wald's for paired shares with half a row added to each
+    cell (Agresti and Min 2005). Written over the rows' differences the formula holds for any
+    score: what it adds is a pair gained and a pair lost, half of each, by 1 or by as much as the
+    largest difference. None without any row.
     """
-    pairs = Counter(zip(ours, theirs, strict=True))
-    rows = len(ours)
+    differences = [our - their for our, their in zip(ours, theirs, strict=True)]
+    rows = len(differences)
     if rows == 0:
         return None
-    gained, lost = pairs[True, False], pairs[False, True]
-    centre = (gained - lost) / (rows + 2)
-    spread = gained + lost + 1 - (gained - lost) ** 2 / (rows + 2)
-    margin = Z95 * math.sqrt(spread) / (rows + 2)
-    return (gained - lost) / rows, (max(-1.0, centre - margin), min(1.0, centre + margin))
+    total, largest = math.fsum(differences), max(1.0, max(map(abs, differences)))
+    spread = math.fsum(one * one for one in differences) + largest**2 - total**2 / (rows + 2)
+    centre, margin = total / (rows + 2), Z95 * math.sqrt(spread) / (rows + 2)
+    return total / rows, (max(-largest, centre - margin), min(largest, centre + margin))
 
 
 def confusions(

@@ -29,6 +29,8 @@ class Record:
     """One of ``scoring.SYSTEMS``."""
     output: str
     reference: str = ""
+    input: str = ""
+    """The text of the last message asked, for people who look at examples."""
     finished: bool | None = None
     """Whether the model ended the answer itself; None for systems that generate nothing."""
     tokens: int | None = None
@@ -62,7 +64,7 @@ def _schema() -> Any:
     return pa.schema(
         [
             *((name, text) for name in ("suite", "item", "input_hash", "system")),
-            *((name, text) for name in ("output", "reference")),
+            *((name, text) for name in ("output", "reference", "input")),
             ("finished", pa.bool_()),
             ("tokens", pa.int32()),
             *((name, text) for name in ("slices", "scores")),
