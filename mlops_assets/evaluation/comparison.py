@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def metrics(self) -> dict[str, Difference]:
-        """Every metric that a side has, over all pairs."""
+        """Every metric that a side has, over all pairs, in the records' order."""
         return _differences(self.pairs)
 
     @property
@@ -155,8 +155,9 @@ def _only(record: Record, metrics: Sequence[str]) -> Record:
 
 
 def _differences(pairs: Sequence[Pair]) -> dict[str, Difference]:
-    named = {name for pair in pairs for side in (pair.before, pair.after) for name in side.scores}
-    return {metric: _difference(pairs, metric) for metric in sorted(named)}
+    sides = [pair.after for pair in pairs] + [pair.before for pair in pairs]
+    named = dict.fromkeys(metric for side in sides for metric in side.scores)
+    return {metric: _difference(pairs, metric) for metric in named}
 
 
 def _difference(pairs: Sequence[Pair], metric: str) -> Difference:

@@ -29,8 +29,6 @@ class Record:
     """One of ``scoring.SYSTEMS``."""
     output: str
     reference: str = ""
-    input: str = ""
-    """The text of the last message asked, for people who look at examples."""
     finished: bool | None = None
     """Whether the model ended the answer itself; None for systems that generate nothing."""
     tokens: int | None = None
@@ -38,6 +36,8 @@ class Record:
     slices: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float | None] = field(default_factory=dict)
     """By metric, higher is better, mostly 0 to 1; None where there is no score: no verdict."""
+    input: str = ""
+    """The text of the last message asked, for people who look at examples."""
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -64,10 +64,10 @@ def _schema() -> Any:
     return pa.schema(
         [
             *((name, text) for name in ("suite", "item", "input_hash", "system")),
-            *((name, text) for name in ("output", "reference", "input")),
+            *((name, text) for name in ("output", "reference")),
             ("finished", pa.bool_()),
             ("tokens", pa.int32()),
-            *((name, text) for name in ("slices", "scores")),
+            *((name, text) for name in ("slices", "scores", "input")),
         ]
     )
 
