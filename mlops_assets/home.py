@@ -98,7 +98,11 @@ class Home:
 
     def latest(self, asset: str) -> Ref | None:
         """The asset's latest ref, or None before its first materialisation."""
-        path = self._ref_path(asset, LATEST)
+        return self.of_run(asset, LATEST)
+
+    def of_run(self, asset: str, run_id: str) -> Ref | None:
+        """The ref that this very run wrote, or None if it wrote none."""
+        path = self._ref_path(asset, run_id)
         return load_ref(path.read_bytes()) if path.is_file() else None
 
     def _ref_path(self, asset: str, name: str) -> Path:

@@ -9,9 +9,12 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.gate_alert import gate_of_run, stopped_message
 from mlops_assets.home import Home
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.resources import Alerts, fail_mlflow_run, settings_of
+from mlops_assets.verdicts import PASS
+from mlops_assets.webhook import Message
 
 JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "lineage": (
@@ -34,6 +37,7 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 WHOLE = "lineage"
+MOST_LINES = 5  # of an error's text in an alert
 DAILY = {"evaluate": "0 3 * * *", "monitor": "0 4 * * *"}
 
 
@@ -94,7 +98,22 @@ SCHEDULES = [
     description="Tells people of a failed run, and sets its MLflow run to FAILED.",
 )
 def run_failure_alert(context: dg.RunFailureSensorContext, alerts: Alerts) -> None:
-    """Also reached when the run's process was killed and could not say so itself."""
-    run = context.dagster_run
-    fail_mlflow_run(Home.from_environment(), run.run_id)
-    alerts.send(f"Run {run.run_id[:8]} of {run.job_name} failed: {context.failure_event.message}")
+    """Also reached when the run's process was killed and could not say so itself.
+
+    A run that its gate ended is told with the criteria that did not pass.
+    """
+    run, home = context.dagster_run, Home.from_environment()
+    fail_mlflow_run(home, run.run_id)
+    gate = gate_of_run(home, run.run_id)
+    if gate is not None and gate.verdict != PASS:
+        alerts.send(stopped_message(run.run_id, run.job_name, gate))
+    else:
+        alerts.send(_failed_message(run, context.failure_event.message or ""))
+
+
+def _failed_message(run: dg.DagsterRun, why: str) -> Message:
+    return Message(
+        title=f"Run of {run.job_name} failed",
+        facts=(("Run", run.run_id[:8]), ("Job", run.job_name)),
+        details=tuple(line for line in why.splitlines() if line.strip())[:MOST_LINES],
+    )

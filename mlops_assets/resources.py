@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
-import requests
 from pydantic import BaseModel, Field
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
@@ -28,6 +27,7 @@ from mlops_assets.tracking import (
     mlflow_reachable,
     prepare_experiment,
 )
+from mlops_assets.webhook import Message, Undelivered, post
 
 logger = logging.getLogger(__name__)
 
@@ -199,17 +199,16 @@ class Alerts(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=10.0, gt=0, le=60, description="Seconds to wait for the webhook."
     )
 
-    def send(self, text: str) -> None:
-        """Log ``text`` and post it. An unreachable webhook is logged, never raised."""
-        logger.warning("alert: %s", text)
+    def send(self, message: Message) -> None:
+        """Log ``message`` and post it. An unreachable webhook is logged, never raised."""
+        logger.warning("alert: %s", message.log_line)
         url = os.environ.get("MLOPS_ALERT_WEBHOOK")
         if not url:
             return
         try:
-            requests.post(url, json={"text": text}, timeout=self.timeout).raise_for_status()
-        except requests.RequestException as error:
-            # The URL is a secret: say what went wrong, not where.
-            logger.error("the alert webhook did not take the message: %s", type(error).__name__)
+            post(url, message, self.timeout)
+        except Undelivered as error:
+            logger.error("the alert webhook did not take the message: %s", error)
 
 
 class Cost(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -99,11 +99,14 @@ class Webhook(BaseHTTPRequestHandler):
     """Takes what a Slack webhook takes."""
 
     received: list[object]
+    status = 200
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         type(self).received.append(json.loads(body))
-        self.send_response(200)
+        self.send_response(type(self).status)
+        if self.status == 302:
+            self.send_header("Location", "/elsewhere")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:

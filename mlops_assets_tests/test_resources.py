@@ -10,6 +10,7 @@ from mlops_assets.jobs import run_failure_alert
 from mlops_assets.ref_json import dump_ref, load_ref
 from mlops_assets.refs import DriftReportRef, RawDatasetRef
 from mlops_assets.resources import RESOURCES, Alerts, Tracking, Workspace
+from mlops_assets.webhook import Message
 from mlops_assets_tests.conftest import VERSIONS
 
 RAW = RawDatasetRef("v1", "/data", True, {"tickets.jsonl": 5})
@@ -125,7 +126,7 @@ def test_an_unreachable_webhook_keeps_its_secret(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", "http://127.0.0.1:9/token-1234")
-    Alerts().send("hello")
+    Alerts().send(Message("hello"))
     assert "did not take the message" in caplog.text
     assert "token-1234" not in caplog.text
 
