@@ -29,6 +29,7 @@ WORKDIR /app
 COPY .dvc ./.dvc
 COPY data ./data
 COPY profiles ./profiles
+COPY prompts ./prompts
 COPY workspace.yaml dagster.yaml ./
 # The state, the rebuilt data and DVC's cache are what the unprivileged user may write.
 RUN install -d -o mlops -m 0700 /home/mlops/state /home/mlops/state/dagster \

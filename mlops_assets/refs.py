@@ -185,6 +185,8 @@ class AdapterRef:
     mlflow_run: str
     dagster_run: str
     """The runs that trained it, which may be earlier than the one that asked for it."""
+    prompt: Artifact | None = None
+    """The system prompt that it was trained with; None in refs from before there were any."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +197,17 @@ class ReleaseBundle:
     adapter: Artifact
     chat_template: str
     """SHA-256 of the tokenizer and chat template files."""
-    prompt: str
-    """SHA-256 of the system prompt, empty prompt included."""
+    prompt: Artifact | str
+    """The system prompt, one that adds nothing included; in bundles from before prompts were
+    artifacts the SHA-256 of its text."""
     generation: Mapping[str, Any]
     versions: Versions
     """The data and prompts that trained the adapter, the eval set that measured it."""
+
+    @property
+    def prompt_digest(self) -> str:
+        """Of the prompt's file and the text that it renders to: 64 hex digits."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt.digest
 
     @property
     def digest(self) -> str:
@@ -209,7 +217,7 @@ class ReleaseBundle:
                 "base": self.base.digest,
                 "adapter": self.adapter.digest,
                 "chat_template": self.chat_template,
-                "prompt": self.prompt,
+                "prompt": self.prompt_digest,
                 "generation": dict(self.generation),
             }
         )

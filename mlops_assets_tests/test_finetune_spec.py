@@ -21,6 +21,7 @@ OTHER = {  # a value other than the default for every setting but method and ada
     "prefix_tokens": 8,
     "quantization": "nf4",
     "precision": "fp32",
+    "prompt": "label-list",
     "epochs": 3,
     "learning_rate": 1e-4,
     "warmup_share": 0.1,

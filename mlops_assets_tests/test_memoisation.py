@@ -128,7 +128,8 @@ def test_code(built: Path, tmp_path: Path) -> None:
     """One process for all: importing the libraries takes longer than the trainings."""
     package = tmp_path / "mlops_assets"
     shutil.copytree(PROJECT / "mlops_assets", package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(PROJECT / "mlops_assets_tests", tmp_path / "mlops_assets_tests")
+    for name in ("mlops_assets_tests", "prompts"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
     store = shutil.copytree(built / "store", tmp_path / "store")
     edits = "".join(json.dumps(edit) + "\n" for edit, _ in CODE.values())
     words = ["-m", "mlops_assets_tests.small_lineage", str(store), str(built / "data.jsonl")]

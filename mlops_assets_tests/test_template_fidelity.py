@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.evaluation.model_loading import load_model
+from mlops_assets.prompts import seal_prompt
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.encoding import encode
@@ -214,3 +216,18 @@ def test_the_check_ends_the_run_before_anything_is_measured(
     assert (check.check_name, check.passed, check.blocking) == ("template_fidelity", False, True)
     assert "no end-of-turn token with loss" in (check.description or "")
     assert not run.asset_materializations_for_node("eval_report")
+
+
+@pytest.mark.slow
+def test_a_release_is_served_with_the_prompt_that_it_was_trained_with(
+    store: ArtifactStore, splits: SplitsRef, base: BaseModelRef
+) -> None:
+    spec = FinetuneSpec(**FAST | {"prompt": "label-list"})
+    tuned = finetune(store, splits, base, spec, _no_mlflow, "run")
+    assert tuned.prompt is not None
+    assert tuned.prompt.summary["name"] == "label-list"
+    assert check_fidelity(store, splits, tuned).passed
+    other = replace(tuned, prompt=seal_prompt(store, "none", splits.labels))
+    found = check_fidelity(store, splits, other)
+    assert len(found.mismatches) == found.rows > 0
+    assert "another prompt than vLLM renders" in str(found)

@@ -5,6 +5,7 @@ champion that was the candidate a run ago costs nothing to compare with. The bat
 part of that artifact's recipe because padding moves the logits by some 1e-6.
 """
 
+import hashlib
 import json
 import logging
 import random
@@ -21,7 +22,7 @@ from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.progress import progress
 from mlops_assets.refs import Row, write_jsonl
-from mlops_assets.template_messages import template_messages
+from mlops_assets.template_messages import template_messages, with_system
 from mlops_assets.threads import fitting_threads
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Subject:
     base: Artifact
     adapter: Artifact | None
     max_new_tokens: int
+    system: str = ""
+    """The release's system prompt: what is asked before every row's own messages."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def predict(
             "base": subject.base.digest,
             "adapter": subject.adapter.digest if subject.adapter else "",
             "split": digest_file(split),
+            "prompt": hashlib.sha256(subject.system.encode()).hexdigest(),
         },
         {"max_new_tokens": subject.max_new_tokens, "do_sample": False}
         | spec.model_dump(mode="json", include={"batch_size", "latency_requests", "seed"}),
@@ -92,7 +96,7 @@ def read_predictions(store: ArtifactStore, artifact: Artifact) -> list[Predictio
 def _answer_and_time(
     loaded: LoadedModel, subject: Subject, rows: Sequence[Row], spec: EvaluationSpec, to: Path
 ) -> dict[str, Any]:
-    prompts = _tokenize(loaded, rows)
+    prompts = _tokenize(loaded, [with_system(subject.system, row) for row in rows])
     budget = subject.max_new_tokens
     fits = [i for i, ids in enumerate(prompts) if _fits(loaded, ids, budget)]
     started = time.perf_counter()

@@ -6,7 +6,6 @@ is costly below (answers, baselines, ragas) are artifacts of their own: a report
 has to be compared with another champion is written from what lies in the store.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from mlops_assets.evaluation import baselines, generation, page, ragas_metrics, 
 from mlops_assets.evaluation.generation import Subject
 from mlops_assets.evaluation.model_loading import template_digest
 from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.prompts import EMPTY, system_text
 from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
@@ -138,8 +138,7 @@ def _bundle(
         base=base.artifact,
         adapter=adapter.artifact,
         chat_template=template_digest(store.path(base.artifact)),
-        # No prompt is added when serving: rows carry their own system message.
-        prompt=hashlib.sha256(b"").hexdigest(),
+        prompt=adapter.prompt or EMPTY,
         generation={"max_new_tokens": spec.max_new_tokens, "do_sample": False},
         versions=replace(adapter.versions, eval_set=splits.versions.eval_set),
     )
@@ -173,7 +172,7 @@ def _measure(
 ) -> Measured:
     answers = {
         subject.name: generation.predict(store, subject, split, rows, spec)
-        for subject in _subjects(candidate)
+        for subject in _subjects(store, candidate)
     }
     references = [row.answer for row in rows]
     ragas = {
@@ -185,17 +184,22 @@ def _measure(
     return Measured(answers, ragas, fitted)
 
 
-def _subjects(candidate: Candidate) -> list[Subject]:
-    """The models to run. A champion that is the candidate is found in the store."""
+def _subjects(store: ArtifactStore, candidate: Candidate) -> list[Subject]:
+    """The models to run, each with its release's prompt; the base with the candidate's.
+
+    A champion that is the candidate is found in the store.
+    """
     bundle, champion = candidate.bundle, candidate.champion
     budget = int(bundle.generation["max_new_tokens"])
+    system = system_text(store, bundle.prompt)
     subjects = [
-        Subject("base", bundle.base, None, budget),
-        Subject("tuned", bundle.base, bundle.adapter, budget),
+        Subject("base", bundle.base, None, budget, system),
+        Subject("tuned", bundle.base, bundle.adapter, budget, system),
     ]
     if champion:
         budget = int(champion.generation["max_new_tokens"])
-        subjects.append(Subject("champion", champion.base, champion.adapter, budget))
+        system = system_text(store, champion.prompt)
+        subjects.append(Subject("champion", champion.base, champion.adapter, budget, system))
     return subjects
 
 
@@ -235,6 +239,7 @@ def _facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> di
             "base": candidate.bundle.base.digest,
             "adapter": candidate.bundle.adapter.digest,
             "chat_template": candidate.bundle.chat_template,
+            "prompt": candidate.bundle.prompt_digest,
             "splits": candidate.splits.artifact.digest,
             "trained_by_mlflow_run": candidate.adapter.mlflow_run,
             "trained_by_dagster_run": candidate.adapter.dagster_run,

@@ -113,6 +113,7 @@ def lora_adapter(
             "cost": dg.MetadataValue.md(cost_table(summary, cost.rates)),
             "memory": dg.MetadataValue.md(memory_table(summary)),
             **ref.versions.by_name(),
+            **_prompt(ref),
             "digest": ref.artifact.digest[:SHORT],
             "directory": dg.MetadataValue.path(str(directory)),
             "mlflow_run": ref.mlflow_run,
@@ -147,6 +148,13 @@ def template_fidelity(
 def _pretraining(summary: Mapping[str, Any]) -> dict[str, Any]:
     figures = ("pretraining_loss", "pretraining_tokens", "tokens_per_second", "seconds")
     return {name: summary[name] for name in (*figures, "revision") if name in summary}
+
+
+def _prompt(ref: AdapterRef) -> dict[str, Any]:
+    if ref.prompt is None:
+        return {}
+    named = ref.prompt.summary
+    return {"prompt": f"{named['name']}, version {named['version']}"}
 
 
 def _trained_by(run: str) -> dg.MetadataValue[Any]:

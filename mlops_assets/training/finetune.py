@@ -5,6 +5,7 @@ artifact holds no time, host or path. What did take time (tokens per second, sec
 the artifact's summary and in MLflow.
 """
 
+import hashlib
 import logging
 import math
 import tempfile
@@ -19,7 +20,9 @@ from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, canonica
 from mlops_assets.code_digest import code_digest
 from mlops_assets.cost import Meter, Rates
 from mlops_assets.progress import progress
+from mlops_assets.prompts import prompt_text, seal_prompt
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
+from mlops_assets.template_messages import with_system
 from mlops_assets.threads import fitting_threads
 from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
@@ -89,8 +92,10 @@ def finetune(
     A training whose process died goes on from its newest complete checkpoint, to the same
     bytes. ``rates`` put a price on the training in MLflow and change nothing else. Raises
     LineageError when the training does not fit into memory, when it diverges or when no row
-    fits, and whatever ``watch`` raises to end a training that is not worth its time.
+    fits, when the prompt is missing or not valid, and whatever ``watch`` raises to end a training
+    that is not worth its time.
     """
+    prompt = seal_prompt(store, spec.prompt, splits.labels)
 
     def produce(directory: Path) -> Mapping[str, Any]:
         threads = fitting_threads(base.parameters)
@@ -106,13 +111,18 @@ def finetune(
 
     artifact = store.build(adapter_recipe(splits, base, spec), produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
-    return AdapterRef(artifact, base.artifact, Versions.of(artifact), *runs)
+    return AdapterRef(artifact, base.artifact, Versions.of(artifact), *runs, prompt)
 
 
 def adapter_recipe(splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec) -> Recipe:
     """What decides an adapter's bytes; `precision: auto` is what it comes to on this machine."""
     settings = spec.read() | {"precision": "bf16" if uses_bf16(spec) else "fp32"}
-    inputs = {"base": base.artifact.digest, "splits": splits.artifact.digest}
+    system = prompt_text(spec.prompt, splits.labels)
+    inputs = {
+        "base": base.artifact.digest,
+        "splits": splits.artifact.digest,
+        "prompt": hashlib.sha256(system.encode()).hexdigest(),
+    }
     kernels = tuple(name for name in KERNELS if find_spec(name))
     return Recipe(KIND, inputs, settings, code_digest(__name__), LIBRARIES + kernels)
 
@@ -133,7 +143,8 @@ def _train(
 
     base_path = store.path(base.artifact)
     tokenizer = AutoTokenizer.from_pretrained(base_path, local_files_only=True)
-    rows = {name: _rows(store, splits, name) for name in ("train", "validation")}
+    system = prompt_text(spec.prompt, splits.labels)
+    rows = {name: _rows(store, splits, name, system) for name in ("train", "validation")}
     data = {name: encode(tokenizer, these, spec) for name, these in rows.items()}
     training = describe_training(base_path, spec, data["train"])
     plan = plan_memory(training)
@@ -158,8 +169,10 @@ def _train(
     return figures | account(training, plan, log, peak)
 
 
-def _rows(store: ArtifactStore, splits: SplitsRef, name: str) -> list[Row]:
-    rows = list(read_rows(store.path(splits.artifact) / f"{name}.jsonl"))
+def _rows(store: ArtifactStore, splits: SplitsRef, name: str, system: str) -> list[Row]:
+    """The rows of a split as they are asked with the system prompt ``system``."""
+    read = read_rows(store.path(splits.artifact) / f"{name}.jsonl")
+    rows = [with_system(system, row) for row in read]
     if not rows:
         raise LineageError(
             f"The {name} split has no rows.",

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlops_assets.prompts import NAME, NONE
+
 SOURCES = "^(tiny|local|hub)$"
 COMMIT = "^([0-9a-f]{40})?$"
 READ_BY = {  # which source reads which settings; `source` itself is read by all
@@ -20,7 +22,7 @@ READ_BY = {  # which source reads which settings; `source` itself is read by all
 LORA_FAMILY = ("lora", "rslora", "dora")
 """Adapters of low-rank matrices, which can be merged into the base's weights."""
 EVERY_TRAINING = {"method", "adapter", "precision", "epochs", "learning_rate", "warmup_share"}
-EVERY_TRAINING |= {"weight_decay", "accumulation", "hub_kernels", "seed"}
+EVERY_TRAINING |= {"weight_decay", "accumulation", "hub_kernels", "seed", "prompt"}
 WITHOUT_EFFECT = {"checkpoint_seconds"}  # on the bytes: read, but not part of the recipe
 PACKED, PADDED = {"pack_tokens", "packs_per_step"}, {"row_tokens", "rows_per_step"}
 READ_BY_METHOD = {
@@ -144,6 +146,12 @@ class FinetuneSpec(BaseModel):
         "auto",
         pattern="^(auto|fp32|bf16)$",
         description="`auto` is bf16 on a GPU that has it, else fp32 (faster on CPUs here).",
+    )
+    prompt: str = Field(
+        NONE,
+        pattern=NAME,
+        description="System prompt, a name in prompts/; the release is measured and served with"
+        " the one that it was trained with.",
     )
     epochs: int = Field(2, ge=1, le=200, description="Passes over the train split.")
     learning_rate: float = Field(

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, canonical_json, digest_json
+from mlops_assets.prompts import EMPTY, system_text
 from mlops_assets.refs import AdapterRef, Message, Row, SplitsRef, read_rows
-from mlops_assets.template_messages import template_messages
+from mlops_assets.template_messages import template_messages, with_system
 from mlops_assets.training.encoding import Encoded, Example
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ def check_fidelity(store: ArtifactStore, splits: SplitsRef, adapter: AdapterRef)
 
     base = store.path(adapter.base)
     recorded = json.loads((store.path(adapter.artifact) / TRAINED_ON).read_bytes())
+    system = system_text(store, adapter.prompt or EMPTY)
     every = read_rows(store.path(splits.artifact) / "train.jsonl")
-    rows = {row.id: row for row in every if row.id in recorded}
+    rows = {row.id: with_system(system, row) for row in every if row.id in recorded}
     if len(rows) < len(recorded):
         raise LineageError(
             "The adapter was trained on other splits than these.",
