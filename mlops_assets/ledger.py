@@ -1,26 +1,39 @@
-"""The decision ledger: what was promoted, kept or refused, and on what evidence.
+"""The decision ledger: every verdict, request, approval and promotion, with its evidence.
 
 Rows are only ever appended. The current champion is what the rows add up to; MLflow's
 aliases are a projection of it. It stands beside the artifact store, not inside a stage,
 because evaluation (what to compare with), promotion (what to append) and serving (what to
 run) all read it. SQLite by default, any SQLAlchemy URL (Postgres) by configuration.
+
+Each row holds the hash of the row before it, so that a row that was changed, taken out or put
+in breaks the chain (``ledger_audit``). No two rows may follow the same one: the database
+refuses the second, and whoever wrote it tries again behind the first. So the chain never
+forks, however many processes append.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from mlops_assets.artifacts import LineageError, canonical_json
+from mlops_assets.artifacts import LineageError, canonical_json, digest_json
 from mlops_assets.refs import ReleaseBundle
 
-PROMOTED, KEPT, NO_VERDICT = "promoted", "kept", "no_verdict"
 PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
-"""What the gate said of a candidate: a row of version 0, because nothing is registered yet."""
+"""The gate's verdict on a candidate; its version is 0, nothing is registered yet."""
+REQUESTED, APPROVED, REJECTED = "requested", "approved", "rejected"
+"""What people are asked, and what each of them said."""
+PROMOTED = "promoted"
+KEPT, NO_VERDICT = "kept", "no_verdict"  # rows from before there was a gate with these verdicts
+
+GENESIS = "0" * 64
+"""What the first row names as the hash of the row before it."""
+APPEND_ATTEMPTS = 50
 
 _metadata = sa.MetaData()
 _decisions = sa.Table(
@@ -28,7 +41,7 @@ _decisions = sa.Table(
     _metadata,
     sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("at", sa.String, nullable=False),
-    # One decision for each candidate, report and policy: deciding again finds the same row.
+    # What was asked: asking the same again finds the same row.
     sa.Column("key", sa.String, nullable=False, unique=True),
     sa.Column("outcome", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
@@ -42,7 +55,13 @@ _decisions = sa.Table(
     # the second.
     sa.Column("replaces", sa.Integer, nullable=True),
     sa.UniqueConstraint("model", "replaces"),
+    # Both are null in rows from before there was a chain.
+    sa.Column("previous", sa.String, nullable=True),
+    sa.Column("hash", sa.String, nullable=True),
 )
+_CHAIN = sa.Index("decisions_chain", _decisions.c.previous, unique=True)
+_CHAIN_COLUMNS = ("previous", "hash")
+_HASHED = tuple(name for name in _decisions.c.keys() if name not in ("entry", "hash"))  # noqa: SIM118
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,21 @@ class LedgerEntry:
 
     entry: int
     at: str
+    """ISO 8601 in UTC: when the ledger took it, whatever the row itself claims."""
     decision: Decision
+    bundle_digest: str = ""
+    """As written beside the bundle, whose own digest it must be."""
+    previous: str | None = None
+    """Hash of the row before; None in rows from before there was a chain."""
+    hash: str | None = None
+    """As written with the row."""
+    computed: str = ""
+    """Hash of what the row says now, after the rows before it; ``hash`` unless it was changed."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether the row was written as a part of the chain."""
+        return self.hash is not None
 
 
 class Ledger:
@@ -82,30 +115,21 @@ class Ledger:
                 "Correct MLOPS_LEDGER_URL and install its driver (extra `postgres`).",
             ) from None
 
-    def append(self, decision: Decision) -> LedgerEntry:
+    def append(self, decision: Decision, at: datetime | None = None) -> LedgerEntry:
         """Append ``decision``; where its key is already in the ledger, return that row.
 
-        Raises LineageError when the champion that it replaces was replaced meanwhile.
+        ``at`` is the time to write down, by default now. Raises LineageError when the champion
+        that it replaces was replaced meanwhile.
         """
-        values = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "key": decision.key,
-            "outcome": decision.outcome,
-            "reason": decision.reason,
-            "model": decision.model,
-            "version": decision.version,
-            "bundle_digest": decision.bundle.digest,
-            "bundle": json.dumps(asdict(decision.bundle)),
-            "evidence": canonical_json(decision.evidence).decode(),
-            "replaces": decision.replaces,
-        }
+        values = _values(decision, at or datetime.now(UTC))
         try:
-            self._make_private()
-            with self._engine.begin() as connection:
-                _metadata.create_all(connection)
-                connection.execute(_decisions.insert().values(**values))
-        except sa.exc.IntegrityError:
-            pass  # the same decision was written before, or another one came first
+            self._prepare()
+            for _ in range(APPEND_ATTEMPTS):
+                before = self._head()
+                if (entry := self.find(decision.key)) is not None:
+                    return entry
+                if not self._insert(values, before) and self._head() == before:
+                    break  # not another row's haste: the database refuses this very one
         except (sa.exc.SQLAlchemyError, OSError) as error:
             raise self._unreachable(error) from error
         if (entry := self.find(decision.key)) is None:
@@ -121,14 +145,12 @@ class Ledger:
 
     def entries(self) -> list[LedgerEntry]:
         """Every row, oldest first."""
-        try:
-            with self._engine.connect() as connection:
-                if not sa.inspect(connection).has_table(_decisions.name):
-                    return []
-                rows = connection.execute(sa.select(_decisions).order_by(_decisions.c.entry))
-                return [_entry(row) for row in rows]
-        except sa.exc.SQLAlchemyError as error:
-            raise self._unreachable(error) from error
+        found: list[LedgerEntry] = []
+        previous = GENESIS
+        for row in self._rows():
+            found.append(_entry(row, previous))
+            previous = found[-1].hash or found[-1].computed
+        return found
 
     def champion(self, model: str | None = None) -> LedgerEntry | None:
         """The last promotion, of ``model`` or of any: the release in force."""
@@ -142,6 +164,51 @@ class Ledger:
             for row in self.entries()
             if row.decision.outcome == PROMOTED and model in (None, row.decision.model)
         ]
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        try:
+            with self._engine.connect() as connection:
+                if not (present := _columns(connection)):
+                    return []
+                chosen = [column for column in _decisions.c if column.name in present]
+                rows = connection.execute(sa.select(*chosen).order_by(_decisions.c.entry))
+                return [dict.fromkeys(_CHAIN_COLUMNS) | dict(row._mapping) for row in rows]
+        except sa.exc.SQLAlchemyError as error:
+            raise self._unreachable(error) from error
+
+    def _head(self) -> str:
+        """The hash that the next row follows."""
+        entries = self.entries()
+        return (entries[-1].hash or entries[-1].computed) if entries else GENESIS
+
+    def _insert(self, values: Mapping[str, Any], previous: str) -> bool:
+        """Whether the row was written; False when a constraint refuses it."""
+        row = {**values, "previous": previous}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_decisions.insert().values(**row, hash=_hash(row)))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def _prepare(self) -> None:
+        """Create the table, or give one from before there was a chain its columns."""
+        self._make_private()
+        try:
+            with self._engine.begin() as connection:
+                present = _columns(connection)
+                for name in _CHAIN_COLUMNS:
+                    if present and name not in present:
+                        adding = f"ALTER TABLE decisions ADD COLUMN {name} VARCHAR"
+                        connection.execute(sa.text(adding))
+                if present:
+                    _CHAIN.create(connection, checkfirst=True)
+                _metadata.create_all(connection)
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
+            # Another process did the same at the same moment, or nothing works at all.
+            with self._engine.connect() as connection:
+                if not set(_CHAIN_COLUMNS) <= _columns(connection):
+                    raise
 
     def _make_private(self) -> None:
         """An SQLite ledger is created readable and writable by its owner alone."""
@@ -159,19 +226,64 @@ class Ledger:
         )
 
 
-def _entry(row: Any) -> LedgerEntry:
-    content = json.loads(row.bundle)
-    if "versions" not in content:  # a row from before prompts and eval sets had versions
-        content["versions"] = {"data": content["dataset"], "prompts": "", "eval_set": ""}
-    bundle = TypeAdapter(ReleaseBundle).validate_python(content)
+def _columns(connection: sa.Connection) -> set[str]:
+    """The columns of the table as it stands, none before the first row."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(_decisions.name):
+        return set()
+    return {str(column["name"]) for column in inspector.get_columns(_decisions.name)}
+
+
+def _values(decision: Decision, at: datetime) -> dict[str, Any]:
+    return {
+        "at": at.astimezone(UTC).isoformat(timespec="seconds"),
+        "key": decision.key,
+        "outcome": decision.outcome,
+        "reason": decision.reason,
+        "model": decision.model,
+        "version": decision.version,
+        "bundle_digest": decision.bundle.digest,
+        "bundle": json.dumps(asdict(decision.bundle)),
+        "evidence": canonical_json(decision.evidence).decode(),
+        "replaces": decision.replaces,
+    }
+
+
+def _hash(row: Mapping[str, Any]) -> str:
+    """SHA-256 over every column but the row's number, which the database gives."""
+    return digest_json({name: row[name] for name in _HASHED})
+
+
+def _entry(row: Mapping[str, Any], previous: str) -> LedgerEntry:
+    """``previous`` is the hash of the row before, as the table now has it."""
+    try:
+        content = json.loads(row["bundle"])
+        if "versions" not in content:  # a row from before prompts and eval sets had versions
+            content["versions"] = {"data": content["dataset"], "prompts": "", "eval_set": ""}
+        bundle = TypeAdapter(ReleaseBundle).validate_python(content)
+        evidence = json.loads(row["evidence"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise LineageError(
+            f"Row {row['entry']} of the decision ledger cannot be read ({type(error).__name__}).",
+            "It was changed by another hand: bring the ledger back from a backup.",
+        ) from error
     decision = Decision(
-        row.key,
-        row.outcome,
-        row.reason,
-        row.model,
-        row.version,
+        row["key"],
+        row["outcome"],
+        row["reason"],
+        row["model"],
+        row["version"],
         bundle,
-        json.loads(row.evidence),
-        row.replaces,
+        evidence,
+        row["replaces"],
     )
-    return LedgerEntry(row.entry, row.at, decision)
+    computed = _hash({**row, "previous": row["previous"] or previous})
+    return LedgerEntry(
+        row["entry"],
+        row["at"],
+        decision,
+        row["bundle_digest"],
+        row["previous"],
+        row["hash"],
+        computed,
+    )

@@ -1,0 +1,122 @@
+"""Read the ledger against itself: the chain of hashes, and every decision replayed.
+
+The chain finds a row that was changed, taken out, put in or moved. Replaying finds what the chain
+alone does not: a promotion without its approvals, or of another bundle than was approved. What
+neither can find is rows cut off at the end; whoever wants to keeps the head that an audit printed,
+and asks with ``expected`` whether it still stands.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlops_assets.approval_requests import utc_now
+from mlops_assets.approval_standing import find_invalid
+from mlops_assets.approvers import read_approvers
+from mlops_assets.artifacts import SHORT, LineageError
+from mlops_assets.home import Home
+from mlops_assets.ledger import GENESIS, PROMOTED, LedgerEntry
+from mlops_assets.promotion import registry
+from mlops_assets.release_check import verify_approvals
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found."""
+
+    rows: int
+    head: str
+    """Hash of the last row: 64 hex digits."""
+    champions: Mapping[str, int]
+    """Version in force by model, as the rows add up."""
+    problems: tuple[str, ...]
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """Rows by outcome."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "head": self.head,
+            "outcomes": dict(self.outcomes),
+            "champions": dict(self.champions),
+            "problems": list(self.problems),
+        }
+
+
+def audit(home: Home, expected: str | None = None) -> Audit:
+    """Verify chain, signatures and promotions, and compare the registry's aliases.
+
+    ``expected`` is the head of an earlier audit. Raises LineageError when a row cannot be read
+    at all.
+    """
+    entries = home.ledger.entries()
+    champions = {row.decision.model: row for row in _promoted(entries)}
+    problems = [
+        *_chain(entries),
+        *_cut(entries, expected),
+        *_replayed(home, entries),
+        *_aliases(home, champions),
+    ]
+    outcomes: dict[str, int] = {}
+    for row in entries:
+        outcomes[row.decision.outcome] = outcomes.get(row.decision.outcome, 0) + 1
+    versions = {model: row.decision.version for model, row in champions.items()}
+    head = (entries[-1].hash or entries[-1].computed) if entries else GENESIS
+    return Audit(len(entries), head, versions, tuple(problems), outcomes)
+
+
+def _promoted(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    return [row for row in entries if row.decision.outcome == PROMOTED]
+
+
+def _chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    previous, begun = GENESIS, False
+    for row in entries:
+        if row.bundle_digest != row.decision.bundle.digest:
+            yield f"entry {row.entry}: its bundle is not the one that its digest names"
+        if row.chained and row.hash != row.computed:
+            yield f"entry {row.entry} was changed after it was written"
+        if row.chained and row.previous != previous:
+            yield f"entry {row.entry} does not follow the row before it: a row is missing or new"
+        if begun and not row.chained:
+            yield f"entry {row.entry} was put in without its hash"
+        begun = begun or row.chained
+        previous = row.hash or row.computed
+
+
+def _cut(entries: Sequence[LedgerEntry], expected: str | None) -> Iterator[str]:
+    if expected is not None and all((row.hash or row.computed) != expected for row in entries):
+        yield f"no row has the hash {expected[:SHORT]}: rows were cut off or changed since then"
+
+
+def _replayed(home: Home, entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    """Every answer and every promotion again, in order."""
+    approvers = read_approvers(home)
+    yield from find_invalid(entries, approvers, utc_now())
+    champions: dict[str, int] = {}
+    for row in _promoted(entries):
+        expected = champions.get(row.decision.model, 0)
+        if row.decision.replaces not in (expected, None):
+            replaced = row.decision.replaces
+            yield f"entry {row.entry} replaces entry {replaced}, the champion was {expected}"
+        try:
+            verify_approvals(entries, row, approvers)
+        except LineageError as error:
+            yield f"entry {row.entry}: {error.problem}"
+        champions[row.decision.model] = row.entry
+
+
+def _aliases(home: Home, champions: Mapping[str, LedgerEntry]) -> Iterator[str]:
+    """Whether the registry says what the ledger says, where it can be looked into."""
+    for model, row in champions.items():
+        seen = registry.glance(home, model)
+        if seen is None:
+            continue
+        named = seen.aliases.get(registry.CHAMPION)
+        tags = seen.versions.get(named, {}) if named else {}
+        if tags.get("bundle_digest") != row.decision.bundle.digest:
+            shown = f"version {named}" if named else "no version"
+            yield (
+                f"the alias {registry.CHAMPION} of {model} names {shown}, not version"
+                f" {row.decision.version}: run `mlops reconcile`"
+            )

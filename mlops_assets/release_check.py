@@ -1,0 +1,101 @@
+"""Whether a release is still, byte for byte and word for word, what was approved.
+
+Before a promotion, in `mlops status` and before serving: the files of base model, chat
+template, adapter and prompt are hashed again, the bundle of the ledger's row must be the one
+whose digest was signed, and the signatures must be of approvers who are on the list now. One
+changed byte anywhere makes the approval void.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlops_assets.approval_requests import Request, Standing, find_request, utc_now
+from mlops_assets.approval_standing import standing
+from mlops_assets.approvers import Approvers, read_approvers
+from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_file, digest_json
+from mlops_assets.home import Home
+from mlops_assets.ledger import PROMOTED, LedgerEntry
+
+TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+REMEDY = "Bring back what was approved, or have the release requested and approved anew."
+
+
+def template_digest(base: Path) -> str:
+    """SHA-256 over the files that turn a conversation into tokens."""
+    present = [base / name for name in TEMPLATE_FILES if (base / name).is_file()]
+    return digest_json({path.name: digest_file(path) for path in present})
+
+
+def verify_release(home: Home, entry: LedgerEntry) -> tuple[str, ...]:
+    """Verify the release of a row that requests or promotes; returns who approved it.
+
+    Nobody has to have approved what is only requested yet, nor what was promoted before there
+    were approvals. Raises LineageError that says what changed.
+    """
+    name = f"{entry.decision.model} version {entry.decision.version}"
+    try:
+        verify_bundle(home, entry)
+        return verify_approvals(home.ledger.entries(), entry, read_approvers(home))
+    except LineageError as error:
+        raise LineageError(f"The approval of {name} is void: {error.problem}", REMEDY) from error
+
+
+def find_void(home: Home, entry: LedgerEntry) -> str | None:
+    """What changed since the release was approved; None if nothing did."""
+    try:
+        verify_release(home, entry)
+    except LineageError as error:
+        return error.problem.partition(" is void: ")[2]
+    return None
+
+
+def verify_bundle(home: Home, entry: LedgerEntry) -> None:
+    """The bytes on disk, and the bundle in the row, are what the digest says."""
+    bundle = entry.decision.bundle
+    if entry.computed != (entry.hash or entry.computed):
+        raise _void(f"ledger entry {entry.entry} was changed after it was written.")
+    if bundle.digest != entry.bundle_digest:
+        raise _void(f"the bundle of ledger entry {entry.entry} was changed.")
+    base = home.store.path(bundle.base)
+    home.store.path(bundle.adapter)
+    if isinstance(bundle.prompt, Artifact):
+        home.store.path(bundle.prompt)
+    if template_digest(base) != bundle.chat_template:
+        raise _void("tokenizer or chat template are not those that were approved.")
+
+
+def verify_approvals(
+    entries: Sequence[LedgerEntry], entry: LedgerEntry, approvers: Approvers
+) -> tuple[str, ...]:
+    """The names of those who approved. Raises LineageError when the signatures do not suffice."""
+    if entry.decision.outcome != PROMOTED:
+        return ()
+    if "request" not in entry.decision.evidence and not _after_chain(entries, entry):
+        return ()
+    request = find_request(entries, str(entry.decision.evidence.get("request")))
+    if request is None:
+        raise _void(f"ledger entry {entry.entry} promotes what nobody was asked about.")
+    return _signatories(entry, request, standing(entries, request, approvers, utc_now()))
+
+
+def _signatories(entry: LedgerEntry, request: Request, found: Standing) -> tuple[str, ...]:
+    asked, decided = request.entry.decision, entry.decision
+    wanted = (asked.model, asked.version, asked.bundle.digest, request.terms.replaces)
+    if wanted != (decided.model, decided.version, decided.bundle.digest, decided.replaces):
+        raise _void(f"ledger entry {entry.entry} promotes something else than was requested.")
+    if found.missing:
+        why = f" ({'; '.join(found.invalid)})" if found.invalid else ""
+        raise _void(
+            f"{len(found.approvals)} of {request.required} approvals of request"
+            f" {request.id[:SHORT]} are valid{why}."
+        )
+    return tuple(approval.name for approval in found.approvals)
+
+
+def _after_chain(entries: Sequence[LedgerEntry], entry: LedgerEntry) -> bool:
+    """Whether the row was written since there are approvals: it must have some."""
+    return entry.chained or any(row.chained for row in entries if row.entry < entry.entry)
+
+
+def _void(problem: str) -> LineageError:
+    return LineageError(problem, REMEDY)

@@ -1,0 +1,324 @@
+"""From a request to a champion: what an approval takes, and each way in which one is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mlops_assets.approval_requests import OPEN, latest_request
+from mlops_assets.approvers import Approver, Approvers, approvers_file, read_approvers, render
+from mlops_assets.artifacts import LineageError
+from mlops_assets.home import Home
+from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, REQUESTED
+from mlops_assets.promotion import registry
+from mlops_assets.promotion.approval import approve, record, reject, settle
+from mlops_assets.signing import public_key
+from mlops_assets.statements import CLOCK_SKEW, LIFETIME, SignedStatement, signed
+from mlops_assets_tests.releases import MODEL, NOON, Person, enlist, request, stranger
+
+HOUR = timedelta(hours=1)
+LATER = NOON + HOUR
+
+
+@pytest.fixture(autouse=True)
+def _no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow has tests of its own; here the aliases have nobody to be shown to."""
+    monkeypatch.setattr(registry, "reconcile", lambda home, name: {})
+
+
+def outcomes(home: Home) -> list[str]:
+    return [row.decision.outcome for row in home.ledger.entries()]
+
+
+def statement(home: Home, person: Person, **changes: Any) -> SignedStatement:
+    """An approval of version 1 by this person, with ``changes`` made before it is signed."""
+    found = latest_request(home.ledger.entries(), 1, MODEL)
+    said = found.statement("approve", person.name, "looks right", LATER)
+    return signed(replace(said, **changes), person.key)
+
+
+def test_an_approval_promotes(home: Home) -> None:
+    asked, ada = request(home), enlist(home, "ada")
+    answer = approve(home, 1, "ada", "better on every slice", ada.key, now=LATER)
+    assert outcomes(home) == [REQUESTED, APPROVED, PROMOTED]
+    champion = home.ledger.champion(MODEL)
+    assert champion == answer.promoted
+    assert champion is not None
+    assert champion.decision.bundle == asked.request.entry.decision.bundle
+    assert "approved by ada" in champion.decision.reason
+    row = home.ledger.entries()[1]
+    said = row.decision.evidence["statement"]
+    assert (said["name"], said["reason"]) == ("ada", "better on every slice")
+    assert said["bundle"] == champion.decision.bundle.digest
+    assert (said["at"], row.at) == (LATER.isoformat(), LATER.isoformat())
+
+
+def test_asking_again_finds_the_open_request(home: Home) -> None:
+    first, again = request(home), request(home, now=LATER)
+    assert (first.request.id, again.state) == (again.request.id, OPEN)
+    assert outcomes(home) == [REQUESTED]
+
+
+def test_an_expired_request_is_asked_anew_and_a_rejected_one_is_not(home: Home) -> None:
+    first = request(home, request_hours=1)
+    anew = request(home, request_hours=1, now=LATER)
+    assert anew.request.id != first.request.id
+    assert anew.state == OPEN
+    ada = enlist(home, "ada")
+    closed = reject(home, 1, "ada", "wrong tone", ada.key, now=LATER).standing
+    assert (closed.state, "wrong tone" in closed.reason) == (REJECTED, True)
+    assert request(home, request_hours=1, now=LATER).state == REJECTED
+    assert outcomes(home) == [REQUESTED, REQUESTED, REJECTED]
+
+
+def test_a_request_survives_whoever_opened_it(home: Home) -> None:
+    request(home)
+    reopened = Home(home.root)  # another process sees what the ledger holds, and nothing else
+    ada = enlist(reopened, "ada")
+    assert approve(reopened, 1, "ada", "fine", ada.key, now=LATER).promoted
+
+
+def test_two_people_are_two_people(home: Home) -> None:
+    request(home, required_approvals=2)
+    ada, bob = enlist(home, "ada"), enlist(home, "bob")
+    first = approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    assert (first.promoted, first.standing.missing) == (None, 1)
+    assert approve(home, 1, "bob", "fine", bob.key, now=LATER).promoted
+    assert outcomes(home) == [REQUESTED, APPROVED, APPROVED, PROMOTED]
+
+
+def test_the_author_counts_beside_somebody_else(home: Home) -> None:
+    request(home, required_approvals=2, author="ada@example.org")
+    ada, bob = enlist(home, "ada", email="ada@example.org"), enlist(home, "bob")
+    assert not approve(home, 1, "bob", "fine", bob.key, now=LATER).promoted
+    assert approve(home, 1, "ada", "fine", ada.key, now=LATER).promoted
+
+
+def test_where_one_approval_is_enough_the_author_may_give_it(home: Home) -> None:
+    request(home, author="ada@example.org")
+    ada = enlist(home, "ada", email="ada@example.org")
+    assert approve(home, 1, "ada", "fine", ada.key, now=LATER).promoted
+
+
+def another_digest(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, bundle="f" * 64)
+
+
+def another_request(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, request="f" * 64)
+
+
+def of_a_superseded_request(home: Home, ada: Person) -> SignedStatement:
+    earlier = statement(home, ada)
+    request(home, request_hours=5, now=LATER)
+    return earlier
+
+
+def another_version(home: Home, ada: Person) -> SignedStatement:
+    request(home, 2, "b")
+    return statement(home, ada, version=2)
+
+
+def too_old(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, at=(LATER - LIFETIME - HOUR / 60).isoformat())
+
+
+def too_early(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, at=(LATER + CLOCK_SKEW + HOUR / 60).isoformat())
+
+
+def no_time(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, at="2026-11-21T13:00:00")
+
+
+def replayed(home: Home, ada: Person) -> SignedStatement:
+    answer = statement(home, ada)
+    request(home, required_approvals=2)
+    answer = statement(home, ada)
+    record(home, answer, LATER)
+    return answer
+
+
+def twice(home: Home, ada: Person) -> SignedStatement:
+    replayed(home, ada)
+    return statement(home, ada, reason="once more")
+
+
+def altered(**changes: Any) -> Callable[[Home, Person], SignedStatement]:
+    def make(home: Home, ada: Person) -> SignedStatement:
+        enlist(home, "bob")
+        answer = statement(home, ada)
+        return replace(answer, statement=replace(answer.statement, **changes))
+
+    return make
+
+
+def by_another_key(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, replace(stranger(home, "eve"), name="ada"))
+
+
+def not_base64(home: Home, ada: Person) -> SignedStatement:
+    return replace(statement(home, ada), signature="no signature")
+
+
+def by_a_stranger(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, stranger(home, "eve"))
+
+
+def by_one_who_left(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, enlist(home, "dan", until=NOON))
+
+
+def by_one_removed(home: Home, ada: Person) -> SignedStatement:
+    answer = statement(home, ada)
+    approvers_file(home).write_text("approvers: []\n")
+    return answer
+
+
+def by_the_author_alone(home: Home, ada: Person) -> SignedStatement:
+    request(home, required_approvals=2, author="ada@example.org")
+    return statement(home, ada)
+
+
+def not_for_this_model(home: Home, ada: Person) -> SignedStatement:
+    request(home, approvers=["bob"])
+    return statement(home, ada)
+
+
+def by_a_machine(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, enlist(home, "robot", automatic=True))
+
+
+def by_an_unknown_page(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, via="g" * 64)
+
+
+def of_a_rejected_request(home: Home, ada: Person) -> SignedStatement:
+    bob = enlist(home, "bob")
+    reject(home, 1, "bob", "wrong tone", bob.key, now=LATER)
+    return statement(home, ada)
+
+
+def after_the_champion_changed(home: Home, ada: Person) -> SignedStatement:
+    request(home, 2, "b")
+    answer = statement(home, ada)
+    approve(home, 2, "ada", "this one", ada.key, now=LATER)
+    return answer
+
+
+def of_a_promoted_version(home: Home, ada: Person) -> SignedStatement:
+    approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    return statement(home, ada, reason="again")
+
+
+def without_a_reason(home: Home, ada: Person) -> SignedStatement:
+    return statement(home, ada, reason="  ")
+
+
+REFUSED: list[tuple[Callable[[Home, Person], SignedStatement], str]] = [
+    (another_digest, "over another digest"),
+    (another_request, "answers another request"),
+    (of_a_superseded_request, "answers another request"),
+    (another_version, "answers another request|over another digest"),
+    (too_old, "was valid until"),
+    (too_early, "not valid before"),
+    (no_time, "no time in UTC"),
+    (replayed, "replayed"),
+    (twice, "has approved this request already"),
+    (altered(reason="anything"), "signature is not"),
+    (altered(name="bob"), "signature is not that of bob"),
+    (altered(at=NOON.isoformat()), "signature is not"),
+    (by_another_key, "signature is not that of ada"),
+    (not_base64, "signature is not"),
+    (by_a_stranger, "eve is not on the list"),
+    (by_one_who_left, "until 2026-11-21T12:00:00"),
+    (by_one_removed, "ada is not on the list"),
+    (by_the_author_alone, "somebody else has to approve first"),
+    (not_for_this_model, "may not approve this model, only bob"),
+    (by_a_machine, "needs a person"),
+    (by_an_unknown_page, "no link_key"),
+    (of_a_rejected_request, "bob rejected it"),
+    (after_the_champion_changed, "champion changed meanwhile"),
+    (of_a_promoted_version, "promoted at .* already"),
+    (without_a_reason, "gives no reason"),
+    (altered(action="applaud"), "neither approve nor reject"),
+]
+
+
+@pytest.mark.parametrize(("make", "why"), REFUSED)
+def test_refused_with_the_reason(
+    home: Home, make: Callable[[Home, Person], SignedStatement], why: str
+) -> None:
+    ada = enlist(home, "ada", email="ada@example.org")
+    request(home)
+    answer = make(home, ada)
+    before = home.ledger.entries()
+    with pytest.raises(LineageError, match=f"refused: .*({why})"):
+        record(home, answer, LATER)
+    assert home.ledger.entries() == before
+
+
+@pytest.mark.parametrize("hours", [1, 24])
+def test_an_expired_request_can_be_answered_no_more(home: Home, hours: int) -> None:
+    request(home, request_hours=hours)
+    ada, end = enlist(home, "ada"), NOON + hours * HOUR
+    with pytest.raises(LineageError, match="the request expired"):
+        approve(home, 1, "ada", "late", ada.key, now=end)
+    assert approve(home, 1, "ada", "in time", ada.key, now=end - HOUR / 60).promoted
+
+
+def test_a_version_that_nobody_asked_about(home: Home) -> None:
+    ada = enlist(home, "ada")
+    with pytest.raises(LineageError, match="No approval was requested for version 7"):
+        approve(home, 7, "ada", "fine", ada.key, now=LATER)
+
+
+def test_an_approver_who_is_removed_before_the_last_approval(home: Home) -> None:
+    """Earlier approvals are verified again when the last one comes, against the list of now."""
+    request(home, required_approvals=2)
+    ada, bob = enlist(home, "ada"), enlist(home, "bob")
+    approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    approvers_file(home).write_text(
+        render(Approvers(approvers=(Approver(name="bob", public_key=public_key(bob.key)),)))
+    )
+    answer = approve(home, 1, "bob", "fine", bob.key, now=LATER)
+    assert (answer.promoted, answer.standing.missing) == (None, 1)
+    assert "ada is not on the list" in answer.standing.invalid[0]
+
+
+def test_what_a_crash_left_undone_is_completed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    request(home)
+    ada = enlist(home, "ada")
+    with monkeypatch.context() as patched:
+        patched.setattr("mlops_assets.promotion.approval.settle", lambda *_: None)
+        approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    assert outcomes(home) == [REQUESTED, APPROVED]
+    assert settle(home, MODEL, LATER)
+    assert settle(home, MODEL, LATER) is None
+    assert outcomes(home) == [REQUESTED, APPROVED, PROMOTED]
+
+
+def test_a_link_signs_with_its_pages_key(home: Home) -> None:
+    request(home)
+    ada, page = enlist(home, "ada"), stranger(home, "page")
+    listed = read_approvers(home).model_copy(update={"link_key": public_key(page.key)})
+    approvers_file(home).write_text(render(listed))
+    with pytest.raises(LineageError, match="not that of the approval page"):
+        approve(home, 1, "ada", "fine", ada.key, via="grant", now=LATER)
+    with pytest.raises(LineageError, match="not that of ada"):
+        approve(home, 1, "ada", "fine", page.key, now=LATER)
+    assert approve(home, 1, "ada", "fine", page.key, via="grant", now=LATER).promoted
+
+
+def test_a_request_that_was_shown_is_the_one_that_is_answered(home: Home) -> None:
+    shown = request(home).request.id
+    request(home, required_approvals=2)
+    ada = enlist(home, "ada")
+    with pytest.raises(LineageError, match="another request has taken the place"):
+        approve(home, 1, "ada", "fine", ada.key, request=shown, now=LATER)
+
+
+def test_times_are_those_of_the_ledger(home: Home) -> None:
+    assert datetime.fromisoformat(request(home).request.entry.at) == NOON
