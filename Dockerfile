@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Build:  docker build --build-arg GIT_COMMIT=$(git rev-parse HEAD) -t mlops-assets .
+# Build:  docker build --build-arg GIT_COMMIT=$(git rev-parse HEAD) \
+#             --build-arg AUTHOR="$(git log -1 --format="%aE")" -t mlops-assets .
 # Run:    docker run --rm -v mlops-home:/home/mlops/state mlops-assets
 #
 # Two stages: the first has the compiler and pip's caches, the second only what runs.
@@ -22,6 +23,7 @@ RUN python -m pip install --no-deps --no-build-isolation -e .
 
 FROM python:3.11.14-slim-bookworm
 ARG GIT_COMMIT
+ARG AUTHOR
 RUN useradd --create-home --uid 10001 mlops
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build --chown=root:root /app /app
@@ -41,6 +43,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     MLOPS_HOME=/home/mlops/state \
     DAGSTER_HOME=/home/mlops/state/dagster \
     MLOPS_GIT_COMMIT=${GIT_COMMIT} \
+    MLOPS_AUTHOR=${AUTHOR} \
     HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 VOLUME /home/mlops/state
 CMD ["dagster", "job", "execute", "-m", "mlops_assets.definitions", "-j", "lineage"]

@@ -148,6 +148,10 @@ class ArtifactStore:
         directory = self.root / kind / key
         return self._read(directory, reused=True) if (directory / MANIFEST).is_file() else None
 
+    def recipe(self, artifact: Artifact) -> Recipe:
+        """What the artifact was made from, as its manifest says. Raises as ``path`` does."""
+        return Recipe(**_load_manifest(self.path(artifact))["recipe"])
+
     def _read(self, directory: Path, *, reused: bool) -> Artifact:
         manifest = _load_manifest(directory)
         return Artifact(

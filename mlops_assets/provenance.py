@@ -6,6 +6,10 @@ commit. An image has no checkout: its build writes ``MLOPS_GIT_COMMIT`` (with su
 repository without a commit) nothing is guessed and nothing is left empty: the tag then holds
 a hash of the sources, or of the installed distributions, says so in its prefix, and a
 warning is logged.
+
+The author is whose change it is, so that nobody approves their own work alone: ``MLOPS_AUTHOR``
+where it is set (an image, or a job that runs for somebody), else the e-mail address of the
+commit's author, else ``unknown``. Git takes an author's word for it, and so do we.
 """
 
 import hashlib
@@ -22,6 +26,7 @@ from mlops_assets.artifacts import digest_file, digest_json
 logger = logging.getLogger(__name__)
 
 DIRTY = "-dirty"
+NOBODY_KNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,17 @@ class Provenance:
     """SHA-256 over the lock files, or ``environment-sha256:`` and one over what is installed."""
     code_version: str
     """SHA-256 over the package's source files as they were run."""
+    author: str = NOBODY_KNOWN
+    """The commit's e-mail address, what ``MLOPS_AUTHOR`` says, or ``unknown``."""
 
 
 def find_provenance(package: Path) -> Provenance:
     """The provenance of the code in ``package``, whose parent is the project."""
     sources = hash_sources(package)
-    commit, dirty = _git(package) or _built_in() or _sources_only(sources)
-    return Provenance(commit, dirty, _lock_hash(package.parent), sources)
+    checkout = _git(package)
+    commit, dirty = checkout or _built_in() or _sources_only(sources)
+    author = _author(package.parent if checkout else None)
+    return Provenance(commit, dirty, _lock_hash(package.parent), sources, author)
 
 
 def hash_sources(package: Path) -> str:
@@ -76,6 +85,14 @@ def _git(package: Path) -> tuple[str, bool] | None:
     if tracked is None or commit is None or status is None:
         return None
     return commit.strip(), bool(status.strip())
+
+
+def _author(project: Path | None) -> str:
+    """``project`` is a git checkout, or None where the code is in none."""
+    if stated := os.environ.get("MLOPS_AUTHOR", "").strip():
+        return stated
+    written = _run(project, "log", "-1", "--format=%aE") if project else None
+    return (written or "").strip() or NOBODY_KNOWN
 
 
 def _run(directory: Path, *command: str) -> str | None:

@@ -173,6 +173,8 @@ class BaseModelRef:
     versions: Versions | None = None
     """What it was pretrained on here; None for a model that comes from elsewhere."""
     settings: Settings = field(default_factory=dict)
+    license: str = "unknown"
+    """SPDX expression, ``unknown`` where nobody states one."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ HEAVY = (
     "rensa",
     "presidio_analyzer",
     "spacy",
+    "cyclonedx",
+    "license_expression",
 )
 LINEAGE = {
     "raw_dataset": set(),

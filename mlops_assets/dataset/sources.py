@@ -24,6 +24,7 @@ from mlops_assets.dataset.conversations import (
 )
 from mlops_assets.dataset.lines import BLOCK, SHOWN, open_plain
 from mlops_assets.dataset.records import SOUND, Record
+from mlops_assets.licenses import spdx
 from mlops_assets.privacy import BLOCKED, Detector, pseudonym, redact
 from mlops_assets.refs import Message, RawDatasetRef
 
@@ -57,6 +58,14 @@ class RawDatasetSpec(BaseModel):
         description="Field or column of the source by our name for it, where the two differ;"
         f" our names are {', '.join(NAMES)}.",
     )
+
+    license: str = Field(
+        "",
+        max_length=200,
+        description="The data's licence, an SPDX expression or `unknown`; for the model card.",
+    )
+
+    _license_is_spdx = field_validator("license")(spdx)
 
     @field_validator("mapping")
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
+from mlops_assets.licenses import declared_license
 from mlops_assets.refs import BaseModelRef, SplitsRef, Versions, read_rows
 from mlops_assets.training.model_files import (
     TAKEN,
@@ -27,6 +28,7 @@ from mlops_assets.training.spec import BaseModelSpec
 logger = logging.getLogger(__name__)
 
 KIND = "base_model"
+CARD = "README.md"  # its front matter names the licence
 TAKING = "mlops_assets.training.model_files"  # decides what is kept of a model that exists
 
 
@@ -44,7 +46,14 @@ def provide(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> Bas
         artifact.summary["parameters"],
         Versions.of(artifact) if "versions" in artifact.summary else None,
         settings={KIND: spec.model_dump(mode="json")},
+        license=spec.license or _declared(store, artifact, spec),
     )
+
+
+def _declared(store: ArtifactStore, artifact: Artifact, spec: BaseModelSpec) -> str:
+    """The licence that the model's own files name. Ours, built from scratch, name none."""
+    taken = store.root / artifact.kind / artifact.key
+    return declared_license(Path(spec.path).expanduser() if spec.source == "local" else taken)
 
 
 def _tiny(store: ArtifactStore, splits: SplitsRef, spec: BaseModelSpec) -> Artifact:
@@ -102,7 +111,7 @@ def _download(spec: BaseModelSpec, directory: Path) -> None:
                 revision=spec.revision,
                 local_dir=directory,
                 # Files in folders are other formats of the same weights; never fetched.
-                allow_patterns=list(TAKEN),
+                allow_patterns=[*TAKEN, CARD],
                 ignore_patterns=["*/*"],
             )
     except Exception as error:  # the client raises requests', httpx' and its own errors

@@ -6,8 +6,9 @@ the chosen kind would ignore is refused, so that every value in a profile means 
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlops_assets.licenses import spdx
 from mlops_assets.prompts import NAME, NONE
 
 SOURCES = "^(tiny|local|hub)$"
@@ -57,6 +58,12 @@ class BaseModelSpec(BaseModel):
     revision: str = Field(
         "", pattern=COMMIT, description="`hub`: the commit, 40 hex digits; branches can move."
     )
+    license: str = Field(
+        "",
+        max_length=200,
+        description="The model's licence, an SPDX expression or `unknown`; empty: what its README"
+        " or configuration says. For the model card; the bytes do not depend on it.",
+    )
     vocabulary: int = Field(
         3000, ge=300, le=32000, description="`tiny`: BPE tokens, label tokens not counted."
     )
@@ -76,6 +83,8 @@ class BaseModelSpec(BaseModel):
         512, ge=64, le=65536, description="`tiny`: tokens packed into one optimiser step."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="`tiny`: of weights, order and primed labels.")
+
+    _license_is_spdx = field_validator("license")(spdx)
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "BaseModelSpec":
