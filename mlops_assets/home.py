@@ -41,6 +41,16 @@ class Home:
         return self.root / "compute_ceilings.json"
 
     @property
+    def checks(self) -> Path:
+        """What asset checks said of artifacts: see ``checks``."""
+        return self.root / "checks"
+
+    @property
+    def gate(self) -> Path:
+        """The latest gate's summary and JUnit XML, for whoever comments on a change."""
+        return self.root / "gate"
+
+    @property
     def ledger(self) -> Ledger:
         url = os.environ.get("MLOPS_LEDGER_URL") or f"sqlite:///{self.root / 'ledger.db'}"
         return Ledger(url)

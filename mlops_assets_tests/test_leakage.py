@@ -7,11 +7,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets.checks import NO_LEAKAGE, CheckResult, find_check
 from mlops_assets.dataset import leakage
 from mlops_assets.dataset.defs import defs as dataset_defs
 from mlops_assets.dataset.near_duplicates import Signatures, bands_for, shingles
 from mlops_assets.dataset.phrases import CITIES
 from mlops_assets.dataset.splits import SPLITS
+from mlops_assets.home import Home
 from mlops_assets.refs import Row, write_jsonl
 from mlops_assets.resources import RESOURCES
 
@@ -161,6 +163,9 @@ def test_leaks_block_what_follows(
     (check,) = result.get_asset_check_evaluations()
     assert check.check_name == "no_leakage"
     assert check.passed is result.success is not leaking
+    digest = result.output_for_node("dataset_splits").artifact.digest
+    kept = find_check(Home.from_environment().checks, NO_LEAKAGE, digest)
+    assert kept == CheckResult(not leaking, str(check.description))
     done = {event.step_key for event in result.get_step_success_events()}
     assert ("training" in done) is not leaking
     ref = result.output_for_node("validated_dataset")

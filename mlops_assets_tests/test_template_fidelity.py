@@ -182,6 +182,7 @@ def test_the_check_ends_the_run_before_anything_is_measured(
 ) -> None:
     import dagster as dg
 
+    from mlops_assets.checks import TEMPLATE_FIDELITY, CheckResult, adapter_on_base, find_check
     from mlops_assets.home import Home
     from mlops_assets.resources import RESOURCES
     from mlops_assets.training.defs import base_model, lora_adapter, template_fidelity
@@ -215,6 +216,13 @@ def test_the_check_ends_the_run_before_anything_is_measured(
     (check,) = run.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.blocking) == ("template_fidelity", False, True)
     assert "no end-of-turn token with loss" in (check.description or "")
+    adapter = run.output_for_node("lora_adapter")
+    kept = find_check(
+        Home.from_environment().checks,
+        TEMPLATE_FIDELITY,
+        adapter_on_base(adapter.base, adapter.artifact),
+    )
+    assert kept == CheckResult(False, str(check.description))
     assert not run.asset_materializations_for_node("eval_report")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.checks import NO_LEAKAGE, CheckResult, record_check
 from mlops_assets.code_digest import code_digest
 from mlops_assets.dataset import (
     expectations,
@@ -135,6 +136,8 @@ def no_leakage(
     with workspace.stage(context) as store:
         found = leakage.report(store, dataset_splits)
     verdict = leakage.judge(found, dataset_splits.artifact.summary["limits"])
+    result = CheckResult(verdict.passed, verdict.reason)
+    record_check(workspace.home.checks, NO_LEAKAGE, dataset_splits.artifact.digest, result)
     return dg.AssetCheckResult(
         passed=verdict.passed,
         description=verdict.reason,

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.artifacts import SHORT, LineageError
+from mlops_assets.checks import TEMPLATE_FIDELITY, CheckResult, adapter_on_base, record_check
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
 from mlops_assets.resources import Cost, Tracking, Workspace
@@ -137,6 +138,9 @@ def template_fidelity(
         found = check_fidelity(workspace.home.store, dataset_splits, lora_adapter)
     except LineageError as error:
         return dg.AssetCheckResult(passed=False, description=f"No verdict: {error}")
+    result = CheckResult(found.passed, str(found))
+    digest = adapter_on_base(lora_adapter.base, lora_adapter.artifact)
+    record_check(workspace.home.checks, TEMPLATE_FIDELITY, digest, result)
     wrong = [dg.TableRecord(vars(mismatch)) for mismatch in found.mismatches[:SHOWN]]
     return dg.AssetCheckResult(
         passed=found.passed,
