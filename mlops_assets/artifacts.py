@@ -205,10 +205,26 @@ def _difference(name: str, expected: FileEntry | None, found: FileEntry | None) 
     return f"{name} has another SHA-256 than when it was written"
 
 
+def list_files(directory: Path) -> dict[str, Any]:
+    """What a manifest says of the files below ``directory``: entries, and the content's digest."""
+    files = list(_entries(directory))
+    return {"files": [entry._asdict() for entry in files], "digest": _content_digest(files)}
+
+
+def read_listing(content: bytes) -> tuple[str, dict[str, FileEntry]]:
+    """The digest that the entries of a manifest really have, and the entries by path.
+
+    Raises ValueError when it is none.
+    """
+    try:
+        entries = [FileEntry(**entry) for entry in json.loads(content)["files"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a list of files") from error
+    return _content_digest(entries), {entry.path: entry for entry in entries}
+
+
 def _seal(building: Path, header: Mapping[str, Any]) -> None:
-    files = list(_entries(building))
-    listed = {"files": [entry._asdict() for entry in files], "digest": _content_digest(files)}
-    (building / MANIFEST).write_bytes(canonical_json({**header, **listed}))
+    (building / MANIFEST).write_bytes(canonical_json({**header, **list_files(building)}))
     for path in [*building.rglob("*"), building]:
         _fsync(path)
 

@@ -20,6 +20,15 @@ from mlops_assets.cost import Rates
 from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.ref_json import Ref, dump_ref, load_ref
+from mlops_assets.trackers import (
+    FAILED,
+    FINISHED,
+    RunInfo,
+    TrackedRun,
+    require_installed,
+    start_tracking,
+    trackers_of,
+)
 from mlops_assets.tracking import (
     EXPERIMENT,
     end_killed_runs,
@@ -76,6 +85,7 @@ def _check_settings(context: StageContext) -> None:
     found = {node.name: _settings_class(node.definition) for node in context.job_def.nodes}
     specs = {name: settings for name, settings in found.items() if settings is not None}
     check_settings(restrict(context.run.run_config, found), specs)
+    require_installed(trackers_of(context.run.run_config))
 
 
 def _settings_class(op: Any) -> type[BaseModel] | None:
@@ -113,28 +123,37 @@ class _Forward(logging.Handler):
 
 
 class Tracking(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """MLflow, attached through dagster-mlflow: one MLflow run for each Dagster run."""
+    """MLflow, attached through dagster-mlflow: one MLflow run for each Dagster run.
+
+    Further trackers hear the same: see ``trackers``.
+    """
 
     experiment: str = Field(default=EXPERIMENT, min_length=1, description="MLflow experiment name.")
+    also: list[str] = Field(
+        default=[],
+        max_length=8,
+        description="Trackers beside MLflow: `wandb`, or any other installed entry point of the"
+        " group mlops_assets.trackers.",
+    )
 
     @contextmanager
-    def attach(self, context: dg.AssetExecutionContext) -> Iterator[str]:
-        """Make the MLflow run of this Dagster run the active one; yields its id.
+    def attach(self, context: dg.AssetExecutionContext) -> Iterator[TrackedRun]:
+        """Make the MLflow run of this Dagster run the active one; yields what tells of it.
 
         It ends FINISHED, or FAILED when the block raises or another step has failed.
         """
-        import mlflow
-
         home = Home.from_environment()
         with mlflow_reachable(home), mlflow_environment_kept():
-            end_killed_runs(home, prepare_experiment(home, self.experiment), context.run.run_id)
+            experiment = prepare_experiment(home, self.experiment)
+            end_killed_runs(home, experiment, context.run.run_id)
             run_id = self._start(context, home)
-        status = "FAILED"
+        info = RunInfo(run_id, context.run.job_name, self.experiment)
+        run, status = start_tracking(home, info, experiment, self.also), FAILED
         try:
-            yield run_id
-            status = "FINISHED"
+            yield run
+            status = FINISHED
         finally:
-            mlflow.end_run(status=status)
+            run.finish(status)
 
     def _start(self, context: dg.AssetExecutionContext, home: Home) -> str:
         from dagster_mlflow.resources import MlFlow

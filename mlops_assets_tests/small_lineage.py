@@ -53,6 +53,7 @@ def rebuilt(store_at: Path, data: Path, **changes: dict[str, Any]) -> set[str]:
     from mlops_assets.dataset import expectations, sources, splits, validation
     from mlops_assets.evaluation import report
     from mlops_assets.evaluation.spec import EvaluationSpec
+    from mlops_assets.trackers import TrackedRun
     from mlops_assets.training import base_model, finetune, spec
 
     store = ArtifactStore(store_at)
@@ -64,7 +65,8 @@ def rebuilt(store_at: Path, data: Path, **changes: dict[str, Any]) -> set[str]:
     parts = splits.split(store, valid, splits.SplitSpec(**given["dataset_splits"]))
     base = base_model.provide(store, parts, spec.BaseModelSpec(**given["base_model"]))
     tune = spec.FinetuneSpec(**given["lora_adapter"])
-    adapter = finetune.finetune(store, parts, base, tune, lambda: nullcontext("run"), "run")
+    run = TrackedRun("run")
+    adapter = finetune.finetune(store, parts, base, tune, lambda: nullcontext(run), "run")
     measure = EvaluationSpec(**given["eval_report"])
     evaluated = report.evaluate(store, parts, base, adapter, None, measure, lambda *_: None)
     made = (valid, parts, base, adapter, evaluated)

@@ -4,13 +4,14 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, Versions, write_jsonl
+from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.callbacks import make_recorder
 from mlops_assets.training.finetune import finetune
@@ -60,7 +61,7 @@ def train(root: Path, spec: FinetuneSpec = SPEC) -> Artifact:
     store = ArtifactStore(root)
     splits, base = make_inputs(store)
     with patch("mlops_assets.training.arguments.LOG_POINTS", LOG_POINTS):
-        return finetune(store, splits, base, spec, no_mlflow, "run").artifact
+        return finetune(store, splits, base, spec, no_tracker, "run").artifact
 
 
 def train_until_killed(root: Path, where: str) -> None:
@@ -106,10 +107,9 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@contextmanager
-def no_mlflow() -> Iterator[str]:
-    """In the place of an MLflow run."""
-    yield "mlflow-run"
+def no_tracker() -> AbstractContextManager[TrackedRun]:
+    """A run of which nobody is told."""
+    return nullcontext(TrackedRun("mlflow-run"))
 
 
 def _row(number: int) -> Row:

@@ -31,6 +31,7 @@ from mlops_assets.refs import (
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
+from mlops_assets_tests.small_training import no_tracker
 
 ANSWERS = {
     "refund": "You get your money back within Five days.",
@@ -70,8 +71,6 @@ class Lineage(BaseModel, arbitrary_types_allowed=True):
 
 @pytest.fixture(scope="module")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
-    from contextlib import nullcontext
-
     store = ArtifactStore(tmp_path_factory.mktemp("text"))
     rows = [_row(number) for number in range(300)]
 
@@ -83,9 +82,7 @@ def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
     validated = ValidatedRef(artifact, "d" * 32, 300, 300, {}, {})
     splits = split(store, validated, SplitSpec())
     base = provide(store, splits, BaseModelSpec(**BASE))
-    tuned = finetune(
-        store, splits, base, FinetuneSpec(**TUNE), lambda: nullcontext("run"), "dagster"
-    )
+    tuned = finetune(store, splits, base, FinetuneSpec(**TUNE), no_tracker, "dagster")
     spec = EvaluationSpec(**MEASURE)
     evaluated = evaluate(store, splits, base, tuned, None, spec, lambda *_: None)
     return Lineage(store=store, splits=splits, base=base, adapter=tuned, evaluated=evaluated)

@@ -32,6 +32,7 @@ HEAVY = (
     "spacy",
     "cyclonedx",
     "license_expression",
+    "wandb",
 )
 LINEAGE = {
     "raw_dataset": set(),

@@ -23,7 +23,8 @@ from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.trainer import load_base
 from mlops_assets.training.workload import Workload
 from mlops_assets_tests.allocations import Allocations
-from mlops_assets_tests.test_methods import _no_mlflow, _row, _splits
+from mlops_assets_tests.small_training import no_tracker
+from mlops_assets_tests.test_methods import _row, _splits
 
 GIB = 1024**3
 LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
@@ -266,6 +267,6 @@ def test_the_peak_is_predicted_within_a_quarter(
     with fitting_threads(base.parameters):  # measured beforehand: its matrices are large
         find_ceiling(find_device(), uses_bf16(spec), Home.from_environment().ceilings)
     with Allocations() as allocations:
-        ref = finetune(store, splits, base, spec, _no_mlflow, "run")
+        ref = finetune(store, splits, base, spec, no_tracker, "run")
     predicted = ref.artifact.summary["memory_planned"]
     assert 0.9 * allocations.peak < predicted < 1.25 * allocations.peak

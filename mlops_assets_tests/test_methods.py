@@ -1,7 +1,5 @@
 """Every method trains every adapter on a tiny base, and what comes out can be loaded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from mlops_assets.training.finetune import finetune
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.trainer import make_trainer
+from mlops_assets_tests.small_training import no_tracker
 
 QUEUES = {"billing": "invoice charged twice", "shipping": "parcel box late", "login": "password"}
 LABELS = {"queue": tuple(QUEUES)}
@@ -58,11 +57,6 @@ def _spec(method: str, adapter: str) -> FinetuneSpec:
     packing = {"pack_tokens": 128} if method == "sft" and "prefix" not in adapter else {}
     settings = {"learning_rate": 1e-2} | packing | STEPS[method] | ADAPTERS[adapter]
     return FinetuneSpec(method=method, **settings)
-
-
-@contextmanager
-def _no_mlflow() -> Iterator[str]:
-    yield "mlflow-run"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +109,7 @@ def test_training_lowers_the_validation_loss(
     spec = _spec(method, adapter)
     with quiet_libraries():
         before = _trainer(store, splits, base, spec).evaluate()
-    tuned = finetune(store, splits, base, spec, _no_mlflow, "dagster-run").artifact.summary
+    tuned = finetune(store, splits, base, spec, no_tracker, "dagster-run").artifact.summary
     assert tuned["validation_loss"] < before["eval_loss"]
     assert tuned["tokens"] > 0
     if method in ("dpo", "kto"):

@@ -34,6 +34,7 @@ from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.worktree import clean_worktree, python_for
+from mlops_assets_tests.small_training import no_tracker
 from mlops_assets_tests.test_promotion import (
     NAME,
     Case,
@@ -42,7 +43,6 @@ from mlops_assets_tests.test_promotion import (
     make_report,
     register,
 )
-from mlops_assets_tests.test_training import _no_mlflow
 
 DATA = "data/mine.jsonl"
 TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "heads": 1, "seed": 3}
@@ -98,7 +98,7 @@ def train(home: Home) -> AdapterRef:
     )
     divided = splits.split(store, validated, splits.SplitSpec())
     base = provide(store, divided, BaseModelSpec(**TINY))
-    return finetune(store, divided, base, FinetuneSpec(**FAST), _no_mlflow, "dagster-run")
+    return finetune(store, divided, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")
 
 
 def evaluated(home: Home, adapter: AdapterRef) -> Case:

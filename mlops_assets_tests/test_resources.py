@@ -53,8 +53,8 @@ def logged(
     context: dg.AssetExecutionContext, workspace: Workspace, tracking: Tracking
 ) -> dg.MaterializeResult[RawDatasetRef]:
     """Logs to MLflow."""
-    with workspace.stage(context), tracking.attach(context):
-        mlflow.log_metric("loss", 1.0)
+    with workspace.stage(context), tracking.attach(context) as run:
+        run.log_metrics({"loss": 1.0})
     return dg.MaterializeResult(value=RAW)
 
 

@@ -25,7 +25,8 @@ from mlops_assets.training.template_fidelity import (
     record_trained,
     stop_tokens,
 )
-from mlops_assets_tests.test_training import FAST, TINY, _no_mlflow, _splits
+from mlops_assets_tests.small_training import no_tracker
+from mlops_assets_tests.test_training import FAST, TINY, _splits
 
 CALL = {
     "id": "c1",
@@ -155,7 +156,7 @@ def test_the_end_of_a_turn_is_learnt(
 ) -> None:
     import torch
 
-    tuned = finetune(store, splits, base, FinetuneSpec(**FAST | {"epochs": 8}), _no_mlflow, "run")
+    tuned = finetune(store, splits, base, FinetuneSpec(**FAST | {"epochs": 8}), no_tracker, "run")
     assert check_fidelity(store, splits, tuned).passed
     path = store.path(base.artifact)
     rows = list(read_rows(store.path(splits.artifact) / "validation.jsonl"))

@@ -4,8 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows, write_jsonl
+from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.adapters import CONFIG, WEIGHTS
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.encoding import IGNORED, encode
@@ -24,6 +24,7 @@ from mlops_assets.training.template_fidelity import TRAINED_ON
 from mlops_assets.training.tokenizer import train_tokenizer
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
 from mlops_assets_tests.conftest import VERSIONS
+from mlops_assets_tests.small_training import no_tracker
 
 QUEUES = {"billing": "invoice charged twice", "shipping": "parcel box late", "login": "password"}
 PRIORITIES = {"low": "no hurry", "high": "urgent now"}
@@ -53,11 +54,6 @@ def _splits(store: ArtifactStore, train: int = 240) -> SplitsRef:
 
     artifact = store.build(Recipe("dataset_splits", {}, {"train": train}, "1"), produce)
     return SplitsRef(artifact, VERSIONS, {name: len(n) for name, n in rows.items()}, LABELS)
-
-
-@contextmanager
-def _no_mlflow() -> Iterator[str]:
-    yield "mlflow-run"
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +329,7 @@ def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(store: ArtifactStore, splits: SplitsRef, base: BaseModelRef) -> object:
-    return finetune(store, splits, base, FinetuneSpec(**FAST), _no_mlflow, "dagster-run")
+    return finetune(store, splits, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")
 
 
 def test_adapter_holds_its_five_files_and_no_machine_path(
@@ -363,7 +359,7 @@ def test_finetuning_again_gives_the_same_bytes(
     elsewhere = ArtifactStore(tmp_path)
     splits = _splits(elsewhere)
     base = provide(elsewhere, splits, BaseModelSpec(**TINY))
-    again = finetune(elsewhere, splits, base, FinetuneSpec(**FAST), _no_mlflow, "another-run")
+    again = finetune(elsewhere, splits, base, FinetuneSpec(**FAST), no_tracker, "another-run")
     assert not again.artifact.reused
     assert again.artifact.digest == trained.artifact.digest  # type: ignore[attr-defined]
 
@@ -371,10 +367,8 @@ def test_finetuning_again_gives_the_same_bytes(
 def test_known_settings_are_not_trained_again(
     store: ArtifactStore, splits: SplitsRef, base: BaseModelRef, trained: object
 ) -> None:
-    @contextmanager
-    def never() -> Iterator[str]:
+    def never() -> AbstractContextManager[TrackedRun]:
         raise AssertionError("trained again")
-        yield ""
 
     newer = replace(splits, versions=replace(VERSIONS, data="newer data, the same rows"))
     again = finetune(store, newer, base, FinetuneSpec(**FAST), never, "another-run")
@@ -421,7 +415,7 @@ def test_qlora_trains_on_the_cpu(store: ArtifactStore, splits: SplitsRef) -> Non
     base = provide(store, splits, BaseModelSpec(**TINY | {"hidden_size": 64}))
     settings = FAST | {"quantization": "nf4", "adapt_embeddings": False, "epochs": 2}
     spec = FinetuneSpec(**settings, train_head=False)
-    ref = finetune(store, splits, base, spec, _no_mlflow, "dagster-run")
+    ref = finetune(store, splits, base, spec, no_tracker, "dagster-run")
     log = json.loads((store.path(ref.artifact) / LOG).read_text())
     assert log["steps"][-1]["loss"] < log["steps"][0]["loss"]
     # In the middle of training a validation would stop the gradients.
@@ -440,7 +434,7 @@ def test_training_that_diverges_is_one_clear_error(
     spec = FinetuneSpec(**FAST)
     before = set((store.root / "lora_adapter").iterdir())
     with pytest.raises(LineageError, match="diverged") as failed:
-        finetune(store, splits, base, spec, _no_mlflow, "dagster-run")
+        finetune(store, splits, base, spec, no_tracker, "dagster-run")
     assert "learning_rate" in failed.value.remedy
     assert set((store.root / "lora_adapter").iterdir()) == before
 

@@ -11,8 +11,9 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import gate, page, scoring
 from mlops_assets.evaluation.report import evaluate, read_report
+from mlops_assets.evaluation.run_log import log_evaluation
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef, Versions
+from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef
 from mlops_assets.resources import Tracking, Workspace
 
 
@@ -44,8 +45,8 @@ def eval_report(
     """
 
     def publish(directory: Path, report: Mapping[str, Any]) -> None:
-        with tracking.attach(context):
-            _log_to_mlflow(directory, report)
+        with tracking.attach(context) as run:
+            log_evaluation(run, directory, report)
 
     with workspace.stage(context) as store:
         entry = workspace.home.ledger.champion(workspace.model)
@@ -84,22 +85,6 @@ def _floor_record(floor: gate.Floor) -> dg.TableRecord:
             "verdict": floor.verdict,
         }
     )
-
-
-def _log_to_mlflow(directory: Path, report: Mapping[str, Any]) -> None:
-    import mlflow
-
-    scores = {f"eval/exact_match/{name}": report["exact_match"][name] for name in scoring.SYSTEMS}
-    valid = report.get("valid_json", {})
-    scores |= {f"eval/valid_json/{name}": value for name, value in valid.items()}
-    for field, values in report["fields"].items():
-        scores[f"eval/accuracy/{field}"] = values["accuracy"]["tuned"]
-        scores[f"eval/macro_f1/{field}"] = values["macro_f1"]["tuned"]
-    scores["eval/latency_p95_ms"] = report["latency"]["tuned"]["p95_ms"]
-    mlflow.log_params(Versions(**report["versions"]).by_name())
-    mlflow.log_metrics({name: value for name, value in scores.items() if value is not None})
-    for name in ("report.html", "report.json", "plot.png"):
-        mlflow.log_artifact(str(directory / name), "evaluation")
 
 
 def _metadata(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:

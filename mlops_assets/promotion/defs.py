@@ -1,6 +1,7 @@
 """The stage's assets: the registered version, and the decision what the champion is."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ def registered_model(
     the same version.
     """
 
-    def attach() -> AbstractContextManager[str]:
-        return tracking.attach(context)
+    @contextmanager
+    def attach() -> Iterator[str]:
+        with tracking.attach(context) as run:
+            yield run.mlflow_run
 
     with workspace.stage(context) as store:
         home, tags = workspace.home, make_tags(lora_adapter, eval_report, find_provenance(PACKAGE))

@@ -1,56 +1,23 @@
-"""What the trainer calls while it works: progress, the log, and MLflow metrics by step."""
+"""What the trainer calls while it works: progress, the log, and the run's metrics by step."""
 
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.progress import Advance
+from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
 
 Watch = Callable[[float, float], None]
 """Called with the share of the training that is done (0 to 1) and the validation loss."""
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
     from transformers import TrainerCallback
 
-SECONDS_BETWEEN_BATCHES = 5.0  # a metric by itself costs MLflow more than a training step
 
-
-class MetricQueue:
-    """Sends metrics of the active MLflow run in batches."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Metric] = []
-        self._sent = time.monotonic()
-
-    def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Queue ``metrics`` of ``step``; the batch leaves when it is old enough."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
-        if time.monotonic() - self._sent > SECONDS_BETWEEN_BATCHES:
-            self.send()
-
-    def send(self) -> None:
-        """Send what waits, if there is an active run."""
-        import mlflow
-
-        if (run := mlflow.active_run()) is not None:
-            client = mlflow.MlflowClient()
-            for start in range(0, len(self._waiting), 1000):  # the most that MLflow takes at once
-                batch = self._waiting[start : start + 1000]
-                client.log_batch(run.info.run_id, metrics=batch)
-        self._waiting.clear()
-        self._sent = time.monotonic()
-
-
-def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
-    """A callback that fills ``log``, advances the bar and logs to the active MLflow run."""
+def make_recorder(log: TrainingLog, advance: Advance, run: TrackedRun) -> "TrainerCallback":
+    """A callback that fills ``log``, advances the bar and logs to ``run``."""
     from transformers import TrainerCallback
-
-    queue = MetricQueue()
 
     class Recorder(TrainerCallback):  # type: ignore[misc]
         """The clock runs from the first step to the last, minus the validations.
@@ -64,7 +31,7 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
             for step in log.steps:
                 self._send_step(step)
             for point in log.validations:
-                queue.add(point.step, {"validation_loss": point.loss})
+                run.log_metrics({"validation_loss": point.loss}, point.step)
             advance(state.global_step, "")
 
         def on_step_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
@@ -80,9 +47,9 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
                 self.clock += logs["eval_runtime"]
                 margin = logs.get("eval_rewards/margins")
                 log.add_validation(Validation(step, logs["eval_loss"], margin))
-                queue.add(step, {"validation_loss": logs["eval_loss"]})
+                run.log_metrics({"validation_loss": logs["eval_loss"]}, step)
                 if margin is not None:
-                    queue.add(step, {"validation_reward_margin": margin})
+                    run.log_metrics({"validation_reward_margin": margin}, step)
             elif "loss" in logs:
                 self._record_step(step, logs)
 
@@ -94,13 +61,11 @@ def make_recorder(log: TrainingLog, advance: Advance) -> "TrainerCallback":
             self.logged = log.tokens, log.seconds
             log.add_step(point)
             self._send_step(point)
-            queue.add(step, {"tokens_per_second": speed})
+            run.log_metrics({"tokens_per_second": speed}, step)
 
         def _send_step(self, point: Step) -> None:
-            queue.add(point.step, {"loss": point.loss, "learning_rate": point.learning_rate})
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            queue.send()
+            metrics = {"loss": point.loss, "learning_rate": point.learning_rate}
+            run.log_metrics(metrics, point.step)
 
     return Recorder()
 

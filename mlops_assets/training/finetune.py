@@ -2,7 +2,7 @@
 
 Everything is seeded: on one machine's CPU the same inputs give the same bytes, so the
 artifact holds no time, host or path. What did take time (tokens per second, seconds) is in
-the artifact's summary and in MLflow.
+the artifact's summary and in the tracked run.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from mlops_assets.prompts import prompt_text, seal_prompt
 from mlops_assets.refs import AdapterRef, BaseModelRef, Row, SplitsRef, Versions, read_rows
 from mlops_assets.template_messages import with_system
 from mlops_assets.threads import fitting_threads
+from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.accounting import account, describe_training
 from mlops_assets.training.adapters import save_weights, trainable_parameters
 from mlops_assets.training.arguments import uses_bf16
@@ -38,11 +39,11 @@ from mlops_assets.training.memory_plan import (
     plan_memory,
     translate_out_of_memory,
 )
-from mlops_assets.training.mlflow_log import log_result, log_settings
 from mlops_assets.training.origin import make_record
 from mlops_assets.training.peak_memory import measured_peak
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.resume import make_resumable
+from mlops_assets.training.run_log import log_result, log_settings
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets.training.template_fidelity import TRAINED_ON, record_trained
 from mlops_assets.training.training_log import TrainingLog
@@ -73,8 +74,8 @@ FIGURES = (
 """Names of the summary's figures that people are shown, where the method has them."""
 LOG, CURVE = "training_log.json", "loss.png"
 
-Attach = Callable[[], AbstractContextManager[str]]
-"""Makes an MLflow run the active one and yields its id; called only when we really train."""
+Attach = Callable[[], AbstractContextManager[TrackedRun]]
+"""Begins to tell trackers of the run; called only when we really train."""
 
 
 def finetune(
@@ -90,7 +91,7 @@ def finetune(
     """Train the adapter that ``spec`` asks for, or find it in the store.
 
     A training whose process died goes on from its newest complete checkpoint, to the same
-    bytes. ``rates`` put a price on the training in MLflow and change nothing else. Raises
+    bytes. ``rates`` put a price on the training in its run and change nothing else. Raises
     LineageError when the training does not fit into memory, when it diverges or when no row
     fits, when the prompt is missing or not valid, and whatever ``watch`` raises to end a training
     that is not worth its time.
@@ -99,15 +100,15 @@ def finetune(
 
     def produce(directory: Path) -> Mapping[str, Any]:
         threads = fitting_threads(base.parameters)
-        with attach() as mlflow_run, quiet_libraries(), threads:
-            experiment = log_settings(splits, base, spec)
+        with attach() as run, quiet_libraries(), threads:
+            log_settings(run, splits, base, spec)
             meter = Meter(gpu_in_use())
-            summary = _train(store, splits, base, spec, directory, watch, meter)
+            summary = _train(store, splits, base, spec, directory, watch, meter, run)
             usage = meter.read()
-            log_result(summary | usage.priced(rates), directory / CURVE)
+            log_result(run, summary | usage.priced(rates), directory / CURVE)
             record = make_record(splits, base, spec) | {"usage": asdict(usage)}
-        runs = {"mlflow_run": mlflow_run, "dagster_run": dagster_run}
-        return summary | record | runs | {"mlflow_experiment": experiment}
+        runs = {"mlflow_run": run.mlflow_run, "dagster_run": dagster_run}
+        return summary | record | runs | {"mlflow_experiment": run.experiment}
 
     artifact = store.build(adapter_recipe(splits, base, spec), produce)
     runs = artifact.summary["mlflow_run"], artifact.summary["dagster_run"]
@@ -135,6 +136,7 @@ def _train(
     target: Path,
     watch: Watch | None,
     meter: Meter,
+    run: TrackedRun,
 ) -> dict[str, Any]:
     """Train, write the adapter's files into ``target`` and return the summary."""
     from transformers import AutoTokenizer
@@ -159,7 +161,7 @@ def _train(
         if watch is not None:
             trainer.add_callback(make_watcher(watch, log))
         checkpoints = Checkpoints(store.checkpoints / adapter_recipe(splits, base, spec).key)
-        _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds)
+        _run(trainer, log, meter, checkpoints, spec.checkpoint_seconds, run)
         save_weights(trainer.model, spec, base.name, target)
     record_trained(rows["train"], data["train"], target / TRAINED_ON)
     (target / LOG).write_bytes(canonical_json(log.content()))
@@ -182,7 +184,12 @@ def _rows(store: ArtifactStore, splits: SplitsRef, name: str, system: str) -> li
 
 
 def _run(
-    trainer: "Trainer", log: TrainingLog, meter: Meter, checkpoints: Checkpoints, every: float
+    trainer: "Trainer",
+    log: TrainingLog,
+    meter: Meter,
+    checkpoints: Checkpoints,
+    every: float,
+    run: TrackedRun,
 ) -> None:
     """Train from the newest checkpoint; validate again if the last step was not validated."""
     from transformers import PrinterCallback
@@ -192,7 +199,7 @@ def _run(
     updates = math.ceil(passes / trainer.args.gradient_accumulation_steps)
     steps = updates * int(trainer.args.num_train_epochs)
     with progress(logger, "fine-tuning", steps) as advance, noticed_interruption() as interruption:
-        trainer.add_callback(make_recorder(log, advance))
+        trainer.add_callback(make_recorder(log, advance, run))
         start = make_resumable(trainer, checkpoints, log, meter, interruption, every)
         trainer.train(resume_from_checkpoint=start)
         if not log.validations or log.validations[-1].step != log.last_step:

@@ -26,6 +26,7 @@ from mlops_assets.home import Home, run_lock, translate_disk_full
 from mlops_assets.profiles import asset_config
 from mlops_assets.ref_json import load_ref
 from mlops_assets.refs import BaseModelRef, SplitsRef
+from mlops_assets.trackers import TrackedRun, trackers_of
 from mlops_assets.tracking import mlflow_environment_kept
 from mlops_assets.training import sweep_result, sweep_runs
 from mlops_assets.training.arguments import VALIDATIONS
@@ -90,7 +91,7 @@ def run_sweep(home: Home, file: Path, trials: int | None, show: Show) -> SweepRe
         translate_disk_full(home.root),
         mlflow_environment_kept(),
         _study(sweep) as study,
-        sweep_runs.parent_run(home, study, spec) as parent,
+        sweep_runs.parent_run(home, study, spec, trackers_of(profile)) as parent,
         _interrupted_queued(sweep, study),
     ):
         show(sweep.result(study))
@@ -156,7 +157,7 @@ def _queue_interrupted(sweep: Sweep, study: "optuna.Study") -> None:
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
 
-def _run_trial(sweep: Sweep, study: "optuna.Study", parent: str) -> None:
+def _run_trial(sweep: Sweep, study: "optuna.Study", parent: TrackedRun) -> None:
     import optuna
 
     spec, ended = sweep.spec, len(sweep.result(study).trials)
@@ -165,8 +166,9 @@ def _run_trial(sweep: Sweep, study: "optuna.Study", parent: str) -> None:
     )
     trial = study.ask(distributions(spec))
     try:
-        with sweep_runs.trial_run(parent, trial.number) as run:
-            trial.set_user_attr(sweep_runs.RUN, run)
+        also = trackers_of(sweep.profile)
+        with sweep_runs.trial_run(sweep.home, parent, trial.number, also) as run:
+            trial.set_user_attr(sweep_runs.RUN, run.mlflow_run)
             value = _train(sweep, trial, run)
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -177,15 +179,13 @@ def _run_trial(sweep: Sweep, study: "optuna.Study", parent: str) -> None:
     else:
         study.tell(trial, value)
         if (best := sweep.result(study).best) is not None and best.value is not None:
-            sweep_runs.log_best(parent, spec.objective, best.value, trial.number)
+            parent.log_metrics({f"best_{spec.objective}": best.value}, trial.number)
 
 
-def _train(sweep: Sweep, trial: "optuna.Trial", run: str) -> float:
+def _train(sweep: Sweep, trial: "optuna.Trial", run: TrackedRun) -> float:
     """The objective of one training. Raises TrialPruned and LineageError."""
-    import mlflow
-
     settings = sweep.settings(trial.params)
-    mlflow.log_params({name: settings.read()[name] for name in trial.params})
+    run.log_params({name: settings.read()[name] for name in trial.params})
     with _checkpoints_dropped(sweep, settings):
         adapter = finetune(
             sweep.home.store,
@@ -204,7 +204,7 @@ def _train(sweep: Sweep, trial: "optuna.Trial", run: str) -> float:
             f"A training by {settings.method} has no {sweep.spec.objective}.",
             "Choose another objective of the sweep.",
         )
-    mlflow.log_metric(sweep.spec.objective, value)
+    run.log_metrics({sweep.spec.objective: value})
     return float(value)
 
 
@@ -265,8 +265,8 @@ def _require_hope(result: SweepResult, spec: SweepSpec) -> None:
         )
 
 
-def _finish(sweep: Sweep, study: "optuna.Study", file: Path, parent: str) -> SweepResult:
-    """Write the winner's profile and the picture, and keep both in MLflow."""
+def _finish(sweep: Sweep, study: "optuna.Study", file: Path, parent: TrackedRun) -> SweepResult:
+    """Write the winner's profile and the picture, and keep both with the run."""
     result = sweep.result(study)
     if result.best is None:
         raise LineageError(
@@ -277,5 +277,5 @@ def _finish(sweep: Sweep, study: "optuna.Study", file: Path, parent: str) -> Swe
     winner = sweep.settings(dict(result.best.params))
     sweep_result.write_winner(profile, sweep.profile, winner, result, result.best)
     sweep_result.draw_sweep(study, result, plot)
-    sweep_runs.log_files(file, profile, plot)
-    return replace(result, profile=profile, plot=plot, mlflow_run=parent)
+    parent.log_files("sweep", file, profile, plot)
+    return replace(result, profile=profile, plot=plot, mlflow_run=parent.mlflow_run)

@@ -1,14 +1,25 @@
-"""A sweep in MLflow: one parent run, and a nested run for each trial with its true status."""
+"""A sweep's runs: one parent, and one for each trial with its true status, nested in MLflow.
+
+The trackers beside MLflow that the sweep's profile names hear of each of them.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.tracking import mlflow_reachable, prepare_experiment
+from mlops_assets.trackers import (
+    FAILED,
+    FINISHED,
+    KILLED,
+    RunInfo,
+    TrackedRun,
+    require_installed,
+    start_tracking,
+)
+from mlops_assets.tracking import EXPERIMENT, mlflow_reachable, prepare_experiment
 from mlops_assets.training.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -18,53 +29,60 @@ RUN, STATE = "mlflow_run", "mlops.trial"
 
 
 @contextmanager
-def parent_run(home: Home, study: "Study", spec: SweepSpec) -> Iterator[str]:
-    """Yield the id of the sweep's run, the same one whenever the sweep goes on.
+def parent_run(
+    home: Home, study: "Study", spec: SweepSpec, also: Collection[str]
+) -> Iterator[TrackedRun]:
+    """Yield the sweep's run, the same one whenever the sweep goes on.
 
     It ends FINISHED, FAILED on an expected error, KILLED when the sweep was interrupted.
     """
-    import mlflow
-
+    require_installed(also)
     with mlflow_reachable(home):
-        run = _start(prepare_experiment(home), study)
-        study.set_user_attr(RUN, run)
-        mlflow.set_tags({"mlops.sweep": study.study_name, "trials": spec.trials})
+        experiment = prepare_experiment(home)
+        started = _start(experiment, study)
+        study.set_user_attr(RUN, started)
+        run = start_tracking(home, RunInfo(started, _name(study), EXPERIMENT), experiment, also)
+        run.set_tags({"mlops.sweep": study.study_name, "trials": str(spec.trials)})
         space = {name: json.dumps(part.model_dump()) for name, part in spec.space.items()}
-        mlflow.log_params({f"space.{name}": text for name, text in space.items()})
-    status = "KILLED"
+        run.log_params({f"space.{name}": text for name, text in space.items()})
+    status = KILLED
     try:
         yield run
-        status = "FINISHED"
+        status = FINISHED
     except LineageError:
-        status = "FAILED"
+        status = FAILED
         raise
     finally:
-        mlflow.end_run(status)
+        run.finish(status)
 
 
 @contextmanager
-def trial_run(parent: str, number: int) -> Iterator[str]:
-    """Yield the id of a trial's run. A pruned or interrupted trial ends KILLED."""
+def trial_run(
+    home: Home, parent: TrackedRun, number: int, also: Collection[str]
+) -> Iterator[TrackedRun]:
+    """Yield a trial's run. A pruned or interrupted trial ends KILLED."""
     import mlflow
     from optuna import TrialPruned
 
-    experiment = mlflow.MlflowClient().get_run(parent).info.experiment_id
-    run = mlflow.start_run(
-        experiment_id=experiment, run_name=f"trial {number}", nested=True, parent_run_id=parent
+    name, within = f"trial {number}", parent.mlflow_run
+    started = mlflow.start_run(
+        experiment_id=parent.experiment, run_name=name, nested=True, parent_run_id=within
     )
-    status, state = "KILLED", "interrupted"
+    info = RunInfo(str(started.info.run_id), name, EXPERIMENT, group=within)
+    run = start_tracking(home, info, parent.experiment, also)
+    status, state = KILLED, "interrupted"
     try:
-        yield str(run.info.run_id)
-        status, state = "FINISHED", "complete"
+        yield run
+        status, state = FINISHED, "complete"
     except TrialPruned:
         state = "pruned"
         raise
     except LineageError:
-        status, state = "FAILED", "failed"
+        status, state = FAILED, "failed"
         raise
     finally:
-        mlflow.set_tag(STATE, state)
-        mlflow.end_run(status)
+        run.set_tags({STATE: state})
+        run.finish(status)
 
 
 def end_interrupted(run: str | None) -> None:
@@ -77,22 +95,6 @@ def end_interrupted(run: str | None) -> None:
         client.set_terminated(run, status="KILLED")
 
 
-def log_best(parent: str, name: str, value: float, number: int) -> None:
-    """The best value after trial ``number``, as a metric of the parent."""
-    import mlflow
-
-    mlflow.MlflowClient().log_metric(parent, f"best_{name}", value, step=number)
-
-
-def log_files(*paths: Path | None) -> None:
-    """Keep files with the active run."""
-    import mlflow
-
-    for path in paths:
-        if path is not None:
-            mlflow.log_artifact(str(path), "sweep")
-
-
 def _start(experiment: str, study: "Study") -> str:
     import mlflow
 
@@ -100,9 +102,12 @@ def _start(experiment: str, study: "Study") -> str:
     if known is not None and _exists(known):
         run: Any = mlflow.start_run(run_id=known)
     else:
-        name = f"sweep {study.study_name}"
-        run = mlflow.start_run(experiment_id=experiment, run_name=name)
+        run = mlflow.start_run(experiment_id=experiment, run_name=_name(study))
     return str(run.info.run_id)
+
+
+def _name(study: "Study") -> str:
+    return f"sweep {study.study_name}"
 
 
 def _exists(run: str) -> bool:
