@@ -232,7 +232,7 @@ def test_a_release_is_served_with_the_prompt_that_it_was_trained_with(
     store: ArtifactStore, splits: SplitsRef, base: BaseModelRef
 ) -> None:
     spec = FinetuneSpec(**FAST | {"prompt": "label-list"})
-    tuned = finetune(store, splits, base, spec, _no_mlflow, "run")
+    tuned = finetune(store, splits, base, spec, no_tracker, "run")
     assert tuned.prompt is not None
     assert tuned.prompt.summary["name"] == "label-list"
     assert check_fidelity(store, splits, tuned).passed
