@@ -7,11 +7,12 @@ from typing import Any
 
 from mlops_assets.artifacts import MANIFEST, canonical_json, list_files
 from mlops_assets.evaluation import scoring
+from mlops_assets.evaluation.records import RECORDS
 from mlops_assets.refs import Versions
 from mlops_assets.trackers import TrackedRun
 
 FOLDER = "evaluation"
-FILES = ("report.html", "report.json", "plot.png")
+FILES = ("report.html", "report.json", "plot.png", RECORDS)
 REPORT = "eval_report"
 """Tag of the run: the content digest of the report's artifact, which registered versions name."""
 
@@ -29,7 +30,8 @@ def log_evaluation(run: TrackedRun, directory: Path, report: Mapping[str, Any]) 
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / MANIFEST
         manifest.write_bytes(canonical_json(listed))
-        run.log_files(FOLDER, *(directory / name for name in FILES), manifest)
+        kept = (directory / name for name in FILES if (directory / name).is_file())
+        run.log_files(FOLDER, *kept, manifest)
 
 
 def _scores(report: Mapping[str, Any]) -> list[tuple[str, float | None]]:
@@ -39,5 +41,8 @@ def _scores(report: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     for field, values in report["fields"].items():
         scores[f"eval/accuracy/{field}"] = values["accuracy"]["tuned"]
         scores[f"eval/macro_f1/{field}"] = values["macro_f1"]["tuned"]
+    for suite, part in report.get("suites", {}).items():
+        for metric, by_system in part["metrics"].items():
+            scores[f"eval/suites/{suite}/{metric}"] = by_system["tuned"]
     scores["eval/latency_p95_ms"] = report["latency"]["tuned"]["p95_ms"]
     return list(scores.items())
