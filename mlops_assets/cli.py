@@ -1,18 +1,15 @@
 """The ``mlops`` command: data in, the state of the lineage, and the development servers."""
 
-import json
 import logging
 import os
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mlops_assets.artifacts import LineageError
+from mlops_assets import approval_commands
+from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
 from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
@@ -32,20 +29,6 @@ app = typer.Typer(
 )
 
 
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """End a command with one sentence and exit code 1 instead of a stack trace."""
-
-    @wraps(command)
-    def wrapped(*args: object, **options: object) -> None:
-        try:
-            command(*args, **options)
-        except LineageError as error:
-            typer.secho(f"Error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-
-    return wrapped
-
-
 @app.callback()
 def about() -> None:
     """The lineage of a self-hosted, fine-tuned language model."""
@@ -59,7 +42,7 @@ def status(
     """Show data, scores, decision and drift of the latest runs, and the champion."""
     state = read_state(Home.from_environment())
     if as_json:
-        _print_json(state.as_json())
+        print_json(state.as_json())
     else:
         print_summary(state)
 
@@ -116,7 +99,7 @@ def import_data(
     target = output or Path("data/raw") / f"{Path(source).absolute().stem}.jsonl"
     result = import_source(spec, keep or (), answer_field, target if write else None, force=force)
     if as_json:
-        _print_json(result.as_json())
+        print_json(result.as_json())
     else:
         print_import(result)
 
@@ -151,7 +134,7 @@ def sweep(
         taken_away = isinstance(stop, SystemExit)
         raise typer.Exit(os.EX_TEMPFAIL if taken_away else INTERRUPTED) from None
     if as_json:
-        _print_json(sweep_table.as_json(result))
+        print_json(sweep_table.as_json(result))
     else:
         sweep_table.print_result(result)
 
@@ -171,16 +154,14 @@ def reproduce(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     result = rebuild_version(Home.from_environment(), version, model)
     if as_json:
-        _print_json(result.as_json())
+        print_json(result.as_json())
     else:
         print_reproduction(result)
     if result.verdict == DIFFERENT:
         raise typer.Exit(1)
 
 
-def _print_json(value: object) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+approval_commands.register(app)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.approval_requests import (
     Request,
@@ -47,6 +47,20 @@ class Answer:
     promoted: LedgerEntry | None = None
     """The promotion, if this answer completed it."""
     aliases: Mapping[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        decided = self.entry.decision
+        return {
+            "model": decided.model,
+            "version": decided.version,
+            "bundle": decided.bundle.digest,
+            "outcome": decided.outcome,
+            "ledger_entry": self.entry.entry,
+            "request": self.standing.request.id,
+            "missing_approvals": self.standing.missing,
+            "promoted": self.promoted.entry if self.promoted else None,
+            "aliases": dict(self.aliases),
+        }
 
 
 def approve(
