@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.approvers import (
+    EMAIL,
     NAME,
     Approver,
     Approvers,
@@ -141,6 +142,8 @@ def new(
             "Choose another name, or take that entry off the list first.",
         )
     key_file(home, name)  # a name of ours, wherever the key goes
+    if email and not re.fullmatch(EMAIL, email):
+        raise LineageError(f"{email!r} is no e-mail address.", "Give it as NAME@HOST.")
     key = new_key(path)
     approver = Approver(name=name, public_key=public_key(key), email=email)
     typer.echo(f"Private key  {path} (mode 0600: keep it to yourself)")

@@ -115,10 +115,9 @@ def _count(
     for row in answers:
         answer = parse({name: row.decision.evidence.get(name) for name in EVIDENCE})
         taken = datetime.fromisoformat(row.at)
-        flaw = "it cannot be read" if answer is None else _written_otherwise(row, answer)
-        if answer is not None:
-            flaw = flaw or _flaw(answer, request, approvers, taken)
-        if answer is None or flaw:
+        if answer is None:
+            invalid.append(f"ledger entry {row.entry}: it cannot be read")
+        elif flaw := _flaw(answer, request, approvers, taken) or _written_otherwise(row, answer):
             invalid.append(f"ledger entry {row.entry}: {flaw}")
         elif answer.statement.action == APPROVE:
             said = answer.statement

@@ -36,6 +36,7 @@ from mlops_assets.home import Home
 from mlops_assets.signing import PUBLIC_BYTES, decode
 
 LIST = "MLOPS_APPROVERS"
+EMAIL = r"^[^@\s]+@[^@\s]+$"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 MAX_BYTES = 1024**2
 
@@ -59,7 +60,7 @@ class Approver(BaseModel):
     email: str | None = Field(
         None,
         max_length=254,
-        pattern=r"^[^@\s]+@[^@\s]+$",
+        pattern=EMAIL,
         description="By it the author of a change is known, when it is that of their commits.",
     )
     until: AwareDatetime | None = Field(

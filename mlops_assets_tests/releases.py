@@ -43,8 +43,9 @@ def make_bundle(home: Home, seed: str = "a") -> ReleaseBundle:
     """A release with an adapter of its own."""
     base = build(home, "base_model", "base", BASE)
     adapter = build(home, "lora_adapter", seed, {"adapter_model.safetensors": f"weights {seed}"})
+    prompt = build(home, "prompt", "plain", {"system.txt": "Answer with one queue."})
     template = template_digest(home.store.path(base))
-    return ReleaseBundle(base, adapter, template, "p" * 64, {"max_new_tokens": 32}, VERSIONS)
+    return ReleaseBundle(base, adapter, template, prompt, {"max_new_tokens": 32}, VERSIONS)
 
 
 def make_gate(

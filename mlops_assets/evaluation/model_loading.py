@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import LineageError, digest_file, digest_json
+from mlops_assets.artifacts import LineageError
 from mlops_assets.pickle_files import may_be_pickle
 
-TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 ADAPTER_CONFIG, FULL_WEIGHTS = "adapter_config.json", "model.safetensors"
 REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
 
@@ -36,12 +35,6 @@ class LoadedModel:
     def parameters(self) -> int:
         """All weights, those of an adapter that stays beside the base included."""
         return sum(weight.numel() for weight in self.model.parameters())
-
-
-def template_digest(base: Path) -> str:
-    """SHA-256 over the files that turn a conversation into tokens."""
-    present = [base / name for name in TEMPLATE_FILES if (base / name).is_file()]
-    return digest_json({path.name: digest_file(path) for path in present})
 
 
 def load_model(base: Path, adapter: Path | None) -> LoadedModel:

@@ -16,7 +16,6 @@ from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import baselines, generation, page, ragas_metrics, scoring
 from mlops_assets.evaluation.generation import Subject
-from mlops_assets.evaluation.model_loading import template_digest
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.prompts import EMPTY, system_text
 from mlops_assets.refs import (
@@ -28,6 +27,7 @@ from mlops_assets.refs import (
     SplitsRef,
     read_rows,
 )
+from mlops_assets.release_check import template_digest
 
 FLOORS = {"minimum_exact_match", "minimum_valid_json", "beat_majority"}
 TEXT_FLOORS = {"minimum_exact_match"}  # free text is no JSON and has no commonest answer
