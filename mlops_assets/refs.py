@@ -99,7 +99,8 @@ class Versions:
     prompts: str
     """SHA-256 of the distinct prompts that rows carry: see ``dataset.splits.prompts_digest``."""
     eval_set: str
-    """SHA-256 of the file ``test.jsonl`` of the splits."""
+    """SHA-256 of the file ``test.jsonl`` of the splits; of that and the suites' digests once a
+    release was measured on suites too."""
 
     @classmethod
     def of(cls, artifact: Artifact) -> "Versions":

@@ -17,7 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dataset_splits": {"validation_share": 0.2, "test_share": 0.2},
     "base_model": {"vocabulary": 300, "hidden_size": 16, "mlp_size": 32, "layers": 1, "heads": 1},
     "lora_adapter": {"rank": 4, "alpha": 4, "epochs": 1, "pack_tokens": 256},
-    "eval_report": {"max_new_tokens": 6, "latency_requests": 1, "ragas_rows": 2},
+    "eval_report": {"max_new_tokens": 6, "latency_requests": 1, "ragas_rows": 2, "suites": ""},
 }
 STAGES = tuple(SETTINGS)
 

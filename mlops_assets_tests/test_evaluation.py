@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe, digest_json
 from mlops_assets.evaluation import baselines, gate, generation, metrics, page, scoring
 from mlops_assets.evaluation.defs import EvaluationConfig, absolute_floor, defs, eval_report
+from mlops_assets.evaluation.examples import show_answer
 from mlops_assets.evaluation.model_loading import load_model
 from mlops_assets.evaluation.ragas_metrics import ragas_means
 from mlops_assets.evaluation.report import evaluate, read_report
@@ -46,7 +47,9 @@ pytestmark = [
 ]
 
 Parts = dict[str, SplitsRef | BaseModelRef | AdapterRef]
-SPEC = EvaluationSpec(batch_size=16, max_new_tokens=16, latency_requests=3, ragas_rows=40)
+SPEC = EvaluationSpec(
+    batch_size=16, max_new_tokens=16, latency_requests=3, ragas_rows=40, suites=""
+)
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -596,7 +599,7 @@ def test_the_page_of_a_task_with_few_and_with_many_labels(labels: int) -> None:
     ],
 )
 def test_an_example_marks_what_is_wrong(output: str, fields: list[bool]) -> None:
-    shown = page._answer(answer(queue="billing", priority="high"), output)
+    shown = show_answer(answer(queue="billing", priority="high"), output)
     assert [right for _, _, right in shown.fields] == fields
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe, digest_json
 from mlops_assets.dataset.splits import SplitSpec, split
 from mlops_assets.evaluation import gate
+from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.monitoring.features import make_columns
@@ -42,7 +43,7 @@ ANSWERS = {
 FILLERS = ("please", "hello", "today", "again", "my", "the", "about", "help", "need", "quickly")
 BASE = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "layers": 1, "heads": 1}
 TUNE = {"rank": 8, "alpha": 8, "epochs": 10, "pack_tokens": 256, "learning_rate": 1e-2}
-MEASURE = {"max_new_tokens": 40, "latency_requests": 2, "ragas_rows": 10}
+MEASURE = {"max_new_tokens": 40, "latency_requests": 2, "ragas_rows": 10, "suites": ""}
 
 
 def _row(number: int) -> Row:
@@ -94,8 +95,9 @@ def test_answers_are_learnt_and_come_back_letter_by_letter(lineage: Lineage) -> 
     assert scores["tuned"] > scores["base"] + 0.3
     assert scores["tuned"] > 0.6
     folder = lineage.store.path(lineage.evaluated.artifact)
-    lines = (folder / "predictions.jsonl").read_text("utf-8").splitlines()
-    assert {json.loads(line)["tuned"] for line in lines} & set(ANSWERS.values())
+    records = read_records(folder / RECORDS)
+    answered = {record.output for record in records if record.system == "tuned"}
+    assert answered & set(ANSWERS.values())
 
 
 @pytest.mark.slow

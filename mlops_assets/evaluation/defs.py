@@ -39,8 +39,8 @@ def eval_report(
     """How well the tuned candidate answers the test split, beside its base, the champion in
     production, the commonest answer and a TF-IDF classifier: exact match, valid JSON,
     accuracy and F1 by field, slices with intervals, ragas metrics without an LLM, latency
-    and tokens. One HTML page for people, `report.json` for the stages that follow, and the
-    outcome of every row for paired tests. Answers are kept by model and split, so comparing
+    and tokens; and how it does on the suites. One HTML page for people, `report.json` for the
+    stages that follow, and `records.parquet` with every answer and its scores. Answers are kept by model and split, so comparing
     again costs nothing.
     """
 
@@ -98,6 +98,7 @@ def _metadata(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         "scores": dg.MetadataValue.md(_headline(report)),
         "plot": dg.MetadataValue.md(f"![scores](data:image/png;base64,{plot})"),
         "slices": dg.MetadataValue.table(_slices(report)) if report["slices"] else "none",
+        "suites": dg.MetadataValue.md(_suites(report)),
         "report": dg.MetadataValue.url((directory / "report.html").as_uri()),
         "report_json": dg.MetadataValue.path(str(directory / "report.json")),
         "candidate": report["candidate"],
@@ -120,6 +121,18 @@ def _headline(report: Mapping[str, Any]) -> str:
             + (f" | {page.percent(valid.get(name))} |" if valid else " |")
         )
     return "\n".join(lines)
+
+
+def _suites(report: Mapping[str, Any]) -> str:
+    """Every suite's metrics; why it was not asked, where it was not."""
+    lines = ["| suite | metric | tuned | base | champion | items |", "|---" * 6 + "|"]
+    for name, part in report["suites"].items():
+        if not part["applies"]:
+            lines.append(f"| {name} | not asked: {part['reason']} |  |  |  |  |")
+        for metric, scores in part["metrics"].items():
+            shown = [page.percent(scores[system]) for system in ("tuned", "base", "champion")]
+            lines.append(f"| {name} | {metric} | {' | '.join(shown)} | {part['items']} |")
+    return "\n".join(lines) if report["suites"] else "none"
 
 
 def _slices(report: Mapping[str, Any]) -> list[dg.TableRecord]:

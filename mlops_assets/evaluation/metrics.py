@@ -49,6 +49,12 @@ def share(hits: Sequence[bool]) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
+def mean(scores: Iterable[float | None]) -> float | None:
+    """The mean of the scores that there are; None where there is none."""
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 def field_value(text: str, field: str) -> str | None:
     """The string under ``field`` of an answer, or None where there is none."""
     value = (parse_object(text) or {}).get(field)

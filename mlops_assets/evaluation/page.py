@@ -4,16 +4,15 @@ The page is a Jinja template with autoescaping in a sandbox: what customers and 
 is shown as text, whatever it holds. Charts are inline SVG drawn by the template.
 """
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.evaluation import gate, metrics, scoring
+from mlops_assets.evaluation.comparison import Comparison
+from mlops_assets.evaluation.examples import split_examples, suite_examples
 from mlops_assets.evaluation.scoring import Scored
-from mlops_assets.privacy import redact
 from mlops_assets.refs import Row
 
 TEMPLATE = "report.html.jinja"
@@ -40,29 +39,8 @@ COLOURS = {
 }
 LARGEST_MATRIX = 14  # labels; beyond that a list of confusions says more
 MOST_CONFUSIONS = 15
-LONGEST_EXCERPT = 420  # characters of a text in an example
 CLOSENESS = "non_llm_string_similarity"  # ragas' metric that is shown first for free text
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer as the page shows it: field by field, or as it is where it is no JSON."""
-
-    text: str
-    fields: tuple[tuple[str, str, bool], ...]
-    """Name, value and whether it is the reference's."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row as the page shows it."""
-
-    id: str
-    text: str
-    reference: Answer
-    tuned: Answer
-    other: Answer
 
 
 def write_page(
@@ -71,9 +49,10 @@ def write_page(
     rows: Sequence[Row],
     expected: Scored,
     systems: Mapping[str, Scored],
+    compared: Sequence[Comparison],
 ) -> None:
     """Write ``report.html`` and ``plot.png``."""
-    html = render(report, rows, expected, systems)
+    html = render(report, rows, expected, systems, compared)
     (directory / "report.html").write_text(html, "utf-8")
     draw_plot(report, directory / "plot.png")
 
@@ -83,6 +62,7 @@ def render(
     rows: Sequence[Row],
     expected: Scored,
     systems: Mapping[str, Scored],
+    compared: Sequence[Comparison],
 ) -> str:
     """The page's HTML."""
     from jinja2 import FileSystemLoader, StrictUndefined
@@ -114,7 +94,10 @@ def render(
         passed=gate.passes(floors),
         rival=rival,
         confusion=_confusion(report, expected, systems["tuned"]) if report["fields"] else None,
-        examples=_examples(rows, systems, rival, report["settings"]),
+        examples=split_examples(rows, systems["tuned"], systems[rival], report["settings"]),
+        suite_examples=suite_examples(compared, report["settings"]),
+        suites={name: part for name, part in report["suites"].items() if part["applies"]},
+        unfit={name: part for name, part in report["suites"].items() if not part["applies"]},
         json=bool(report["fields"]),
         closeness=CLOSENESS,
         today=datetime.now(UTC).strftime("%d %B %Y"),
@@ -170,58 +153,9 @@ def _confusion(report: Mapping[str, Any], expected: Scored, tuned: Scored) -> di
     return found
 
 
-def _examples(
-    rows: Sequence[Row], systems: Mapping[str, Scored], rival: str, settings: Mapping[str, Any]
-) -> dict[str, list[Example]]:
-    """Seeded samples of rows: better than the rival, worse than it, wrong with both."""
-    tuned, other = systems["tuned"], systems[rival]
-    outcomes = list(zip(tuned.correct, other.correct, strict=True))
-    wanted = {"better": (True, False), "worse": (False, True), "wrong": (False, False)}
-    drawn = {}
-    for name, outcome in wanted.items():
-        found = [i for i, pair in enumerate(outcomes) if pair == outcome]
-        chosen = random.Random(settings["seed"]).sample(
-            found, min(settings["examples"], len(found))
-        )
-        drawn[name] = [_example(rows[i], tuned.outputs[i], other.outputs[i]) for i in chosen]
-    return drawn
-
-
-def _example(row: Row, tuned: str, other: str) -> Example:
-    text = row.prompt[-1]["content"] if row.prompt else ""
-    show = _answer if metrics.parse_object(row.answer) else _text
-    reference, ours, theirs = (show(row.answer, part) for part in (row.answer, tuned, other))
-    return Example(row.id, _excerpt(text), reference, ours, theirs)
-
-
-def _answer(reference: str, output: str) -> Answer:
-    expected, found = metrics.parse_object(reference), metrics.parse_object(output)
-    if not expected or not found:
-        return Answer(_excerpt(output), ())
-    shown = dict.fromkeys(expected, "(missing)") | dict(found)
-    return Answer(
-        _excerpt(output),
-        tuple(
-            (name, _excerpt(str(value)), name in found and value == expected.get(name))
-            for name, value in shown.items()
-        ),
-    )
-
-
-def _text(reference: str, output: str) -> Answer:
-    shown = _excerpt(output.strip()) or "(nothing)"
-    return Answer(shown, (("answer", shown, metrics.is_same_text(reference, output)),))
-
-
 def metric_name(name: str) -> str:
     """A ragas metric's name for people; none of ours asks a language model."""
     return name.removeprefix("non_llm_").replace("_", " ")
-
-
-def _excerpt(text: str) -> str:
-    """The beginning; without personal data also where the policy leaves it in rows."""
-    text, _ = redact(text)
-    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
 
 
 def draw_plot(report: Mapping[str, Any], to: Path) -> None:

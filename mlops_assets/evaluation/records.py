@@ -5,10 +5,13 @@ better and what got worse, and two runs can be compared item by item.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from mlops_assets.artifacts import digest_json
+from mlops_assets.refs import Row
 
 RECORDS = "records.parquet"
 TEST = "test"
@@ -35,9 +38,50 @@ class Record:
     """Tokens generated; None for systems that generate nothing."""
     slices: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    """By metric, higher is better, mostly 0 to 1; None where there is no score: no verdict."""
+    """By metric, the leading one first; higher is better, mostly 0 to 1. None where there is no
+    score: no verdict."""
     input: str = ""
     """The text of the last message asked, for people who look at examples."""
+
+
+class Answer(NamedTuple):
+    """What a system answered; the last two are None for systems that generate nothing."""
+
+    text: str
+    finished: bool | None = None
+    tokens: int | None = None
+
+
+def input_hash(row: Row) -> str:
+    """SHA-256 of what is asked: the messages before the answer, and the tools."""
+    return digest_json([[dict(message) for message in row.prompt], list(row.tools)])
+
+
+def make_records(
+    suite: str,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[Answer]],
+    scores: Mapping[str, Sequence[Mapping[str, float | None]]],
+) -> list[Record]:
+    """A record for each row and system, row by row; ``answers`` and ``scores`` are by system."""
+    hashes = [input_hash(row) for row in rows]
+    return [
+        Record(
+            suite,
+            row.id,
+            hashes[i],
+            system,
+            found[i].text,
+            row.answer,
+            found[i].finished,
+            found[i].tokens,
+            row.slices,
+            scores[system][i],
+            str(row.prompt[-1]["content"]) if row.prompt else "",
+        )
+        for i, row in enumerate(rows)
+        for system, found in answers.items()
+    ]
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -75,8 +119,7 @@ def _schema() -> Any:
 def _flat(record: Record) -> dict[str, Any]:
     maps = {"slices": dict(record.slices), "scores": dict(record.scores)}
     return vars(record) | {
-        name: json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=True)
-        for name, value in maps.items()
+        name: json.dumps(value, allow_nan=False, ensure_ascii=False) for name, value in maps.items()
     }
 
 

@@ -87,6 +87,19 @@ def score(rows: Sequence[Row], expected: Scored, systems: Mapping[str, Scored]) 
     }
 
 
+def row_scores(expected: Scored, one: Scored) -> list[dict[str, float | None]]:
+    """What each answer is worth, by metric; free text has neither JSON nor fields."""
+    found: list[dict[str, float | None]] = []
+    for i, correct in enumerate(one.correct):
+        scores: dict[str, float | None] = {"exact_match": float(correct)}
+        if expected.values:
+            scores["valid_json"] = float(metrics.parse_object(one.outputs[i]) is not None)
+        for name, truth in expected.values.items():
+            scores[f"accuracy/{name}"] = float(truth[i] == one.values[name][i])
+        found.append(scores)
+    return found
+
+
 def top_confusions(
     expected: Sequence[str | None], predicted: Sequence[str | None], most: int
 ) -> list[tuple[str, str | None, int]]:

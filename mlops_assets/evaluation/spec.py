@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class EvaluationSpec(BaseModel):
-    """How the test split is answered and scored, and what counts as good enough at all."""
+    """How test split and suites are answered and scored, and what is good enough at all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,6 +22,12 @@ class EvaluationSpec(BaseModel):
     )
     examples: int = Field(
         6, ge=0, le=100, description="Examples on the page in each of its lists (rows)."
+    )
+    suites: str = Field(
+        "data/evals",
+        max_length=4096,
+        description="Directory of suites, relative to the project; empty for none. ${NAME} stands"
+        " for an environment variable.",
     )
     seed: int = Field(20, ge=0, le=2**31 - 1, description="Seed of every sample drawn (integer).")
     minimum_exact_match: float = Field(

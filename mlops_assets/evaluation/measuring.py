@@ -1,0 +1,99 @@
+"""Runs what an evaluation needs: the models' answers, the baselines', and ragas' scores.
+
+Each is an artifact of its own, so that a report which only has to be compared with another
+champion is written from what lies in the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_assets.artifacts import Artifact, ArtifactStore
+from mlops_assets.evaluation import baselines, generation, ragas_metrics
+from mlops_assets.evaluation.generation import Subject
+from mlops_assets.evaluation.records import Answer
+from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.evaluation.suites import Suite
+from mlops_assets.prompts import system_text
+from mlops_assets.refs import AdapterRef, BaseModelRef, ReleaseBundle, Row, SplitsRef
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured, on what, and against whom."""
+
+    splits: SplitsRef
+    base: BaseModelRef
+    adapter: AdapterRef
+    bundle: ReleaseBundle
+    champion: ReleaseBundle | None
+    suites: Sequence[Suite] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was run on the test split: answers and ragas scores by system."""
+
+    predictions: Mapping[str, Artifact]
+    ragas: Mapping[str, Artifact]
+    baselines: Artifact | None
+    """None for free text, which has no classes to learn."""
+
+
+def subjects(store: ArtifactStore, candidate: Candidate) -> list[Subject]:
+    """The models to run, each with its release's prompt; the base with the candidate's.
+
+    A champion that is the candidate is found in the store.
+    """
+    bundle, champion = candidate.bundle, candidate.champion
+    budget = int(bundle.generation["max_new_tokens"])
+    system = system_text(store, bundle.prompt)
+    found = [
+        Subject("base", bundle.base, None, budget, system),
+        Subject("tuned", bundle.base, bundle.adapter, budget, system),
+    ]
+    if champion:
+        budget = int(champion.generation["max_new_tokens"])
+        system = system_text(store, champion.prompt)
+        found.append(Subject("champion", champion.base, champion.adapter, budget, system))
+    return found
+
+
+def measure(
+    store: ArtifactStore,
+    candidate: Candidate,
+    split: Path,
+    rows: Sequence[Row],
+    spec: EvaluationSpec,
+) -> Measured:
+    """Answer ``rows``, which are those of the file ``split``, with every system."""
+    answers = {
+        subject.name: generation.predict(store, subject, split, rows, spec)
+        for subject in subjects(store, candidate)
+    }
+    references = [row.answer for row in rows]
+    ragas = {
+        name: ragas_metrics.score_with_ragas(store, predictions, references, spec)
+        for name, predictions in answers.items()
+    }
+    classes = bool(candidate.splits.labels)
+    fitted = baselines.answer_with_baselines(store, candidate.splits) if classes else None
+    return Measured(answers, ragas, fitted)
+
+
+def read_answers(store: ArtifactStore, measured: Measured) -> dict[str, list[Answer]]:
+    """What each system answered, in the rows' order."""
+    found = {
+        name: [
+            Answer(one.text, one.finished, one.tokens)
+            for one in generation.read_predictions(store, artifact)
+        ]
+        for name, artifact in measured.predictions.items()
+    }
+    if measured.baselines is None:
+        return found
+    fitted = baselines.read_baselines(store, measured.baselines)
+    return found | {
+        "majority": [Answer(item.majority) for item in fitted],
+        "tfidf": [Answer(item.tfidf) for item in fitted],
+    }
