@@ -40,8 +40,8 @@ def eval_report(
     production, the commonest answer and a TF-IDF classifier: exact match, valid JSON,
     accuracy and F1 by field, slices with intervals, ragas metrics without an LLM, latency
     and tokens; and how it does on the suites. One HTML page for people, `report.json` for the
-    stages that follow, and `records.parquet` with every answer and its scores. Answers are kept by model and split, so comparing
-    again costs nothing.
+    stages that follow, and `records.parquet` with every answer and its scores. Answers are
+    kept by model and split, so comparing again costs nothing.
     """
 
     def publish(directory: Path, report: Mapping[str, Any]) -> None:
