@@ -71,7 +71,8 @@ def store(tmp_path: Path) -> ArtifactStore:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What git holds of the shipped data, with no data built and no .git, as in an image."""
     root = tmp_path / "checkout"
-    for name in (".dvc/config", ".dvcignore", "data/dvc.yaml", "data/dvc.lock"):
+    attacks = "data/evals/attacks.jsonl"
+    for name in (".dvc/config", ".dvcignore", "data/dvc.yaml", "data/dvc.lock", attacks):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(

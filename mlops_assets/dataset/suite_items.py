@@ -16,8 +16,10 @@ from typing import Any
 
 from mlops_assets.dataset import phrases
 from mlops_assets.dataset.dice import Dice
-from mlops_assets.dataset.synthetic import LABELS, Mix, write_lines, write_text
+from mlops_assets.dataset.preferences import preference_lines
+from mlops_assets.dataset.synthetic import LABELS, Mix, tickets_lines, write_lines, write_text
 
+TICKETS, PREFERENCES = (6000, 20260101), (3000, 20260102)  # rows and seed, as in data/dvc.yaml
 PRODUCTS_EACH = 3  # golden prompts for each mix of queue and priority
 CASES = 12  # that are written in every style
 TICKETS_EACH = 4  # for each attack and each kind of personal data
@@ -125,19 +127,21 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def training_texts(path: Path) -> Iterator[str]:
-    """What the users say in a file of rows; lines with faults are passed over."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield str(row.get("prompt") or "")
-                turns = row.get("messages")
-                for turn in turns if isinstance(turns, list) else ():
-                    yield str(turn.get("content") or "") if isinstance(turn, dict) else ""
+def shipped_texts() -> Iterator[str]:
+    """What customers say in the shipped tickets and preference pairs."""
+    yield from _texts(tickets_lines(*TICKETS))
+    yield from _texts(preference_lines(*PREFERENCES))
+
+
+def _texts(lines: Iterable[str]) -> Iterator[str]:
+    """The texts of rows; lines with faults are passed over."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        yield str(row.get("prompt") or "")
+        yield from (str(turn.get("content")) for turn in row.get("messages") or ())
 
 
 def main() -> None:
@@ -145,11 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the shipped suites' items.")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--attacks", type=Path, required=True)
-    parser.add_argument("--unlike", type=Path, action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    known = [text for path in options.unlike for text in training_texts(path)]
-    tickets = Tickets(options.seed, known)
+    tickets = Tickets(options.seed, shipped_texts())
     attacks = [json.loads(line) for line in options.attacks.read_text("utf-8").splitlines()]
     suites = {
         "golden": golden(tickets),
