@@ -80,23 +80,23 @@ def diff(
     Raises LineageError when one cannot be found or verified, or when neither has a metric of
     that name.
     """
-    sides = [find_recorded(home, name, model) for name in (before, after)]
+    old, new = (find_recorded(home, name, model) for name in (before, after))
     known = dict.fromkeys(
-        name for side in sides for record in side.records for name in record.scores
+        name for side in (new, old) for record in side.records for name in record.scores
     )
     if unknown := [name for name in metrics if name not in known]:
         raise LineageError(
             f"Neither evaluation has the metric {unknown[0]!r}.",
             f"Choose among {', '.join(known)}.",
         )
-    suites = tuple(compare_records(*(side.records for side in sides), metrics))
+    suites = tuple(compare_records(old.records, new.records, metrics))
     examples = {one.suite: _examples(one, most_examples) for one in suites}
-    return Diff(*sides, suites, examples)
+    return Diff(old, new, suites, examples)
 
 
 def _examples(one: Comparison, most: int) -> Examples:
-    better, worse = (tuple(map(_example, found(most))) for found in (one.better, one.worse))
-    return Examples(better, worse)
+    better, worse = map(_example, one.better(most)), map(_example, one.worse(most))
+    return Examples(tuple(better), tuple(worse))
 
 
 def _example(pair: Pair) -> Example:
