@@ -79,6 +79,8 @@ def why_refused(
     said, request = answer.statement, found.request
     if any(row.decision.key == answer.digest for row in entries):
         return "this very statement stands on the ledger already (replayed)"
+    if used := next((row for row in entries if said.via and link_of(row) == said.via), None):
+        return f"this link was used at {used.at} (ledger entry {used.entry}) and works once"
     if found.state != OPEN:
         return found.reason
     if reason := _flaw(answer, request, approvers, now):
@@ -94,6 +96,12 @@ def why_refused(
             " somebody else has to approve first"
         )
     return None
+
+
+def link_of(row: LedgerEntry) -> str:
+    """The grant of the link by which an answer came; empty for any other row."""
+    written = row.decision.evidence.get("statement")
+    return str(written.get("via") or "") if isinstance(written, dict) else ""
 
 
 def _answers(row: LedgerEntry, request: Request) -> bool:

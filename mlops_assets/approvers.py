@@ -184,10 +184,22 @@ def add_approver(home: Home, approver: Approver) -> Path:
                 f"{approver.name} cannot be added to {path}: {error.errors()[0]['msg']}.",
                 "Choose another name or e-mail, or take the earlier entry off the list.",
             ) from error
-        with atomic_write(path) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_text(render(grown), encoding="utf-8")
+        _write(path, grown)
     return path
+
+
+def set_link_key(home: Home, public_key: str) -> None:
+    """Believe the page with this key: what is decided by its links counts from now on."""
+    home.prepare()
+    with _locked(home):
+        known = read_approvers(home)
+        _write(approvers_file(home), known.model_copy(update={"link_key": public_key}))
+
+
+def _write(path: Path, approvers: Approvers) -> None:
+    with atomic_write(path) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(render(approvers), encoding="utf-8")
 
 
 def render(approvers: Approvers) -> str:

@@ -52,15 +52,15 @@ def new_key(path: Path) -> "Ed25519PrivateKey":
     return key
 
 
-def load_key(path: Path | None, default: Path) -> "Ed25519PrivateKey":
-    """The private key at ``path``; without one, what ``MLOPS_SIGNING_KEY`` holds (the PEM itself
-    or the path of its file); without that, the one at ``default``.
+def load_key(path: Path | None, default: Path, variable: str = KEY) -> "Ed25519PrivateKey":
+    """The private key at ``path``; without one, what the variable holds (the PEM itself or the
+    path of its file); without that, the one at ``default``.
 
     Raises LineageError when there is none, or when others may read its file.
     """
-    given = os.environ.get(KEY, "")
+    given = os.environ.get(variable, "")
     if path is None and given.lstrip().startswith("-----BEGIN"):
-        return _parse(given.encode(), KEY)
+        return _parse(given.encode(), variable)
     path = path or (Path(given) if given else default)
     try:
         mode = path.stat().st_mode
@@ -69,7 +69,7 @@ def load_key(path: Path | None, default: Path) -> "Ed25519PrivateKey":
     except OSError as error:
         raise LineageError(
             f"The signing key {path} cannot be read ({error.strerror}).",
-            f"Make one with `mlops keys new {default.stem}`, or name yours by --key or {KEY}.",
+            f"Make one with `mlops keys new {default.stem}`, or name yours by --key or {variable}.",
         ) from None
     if stat.S_IMODE(mode) & 0o077:
         raise LineageError(

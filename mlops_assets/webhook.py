@@ -43,7 +43,7 @@ class Message:
     details: tuple[str, ...] = ()
     """One line each."""
     command: str = ""
-    """What to type; shown as it is, so without any of Slack's formatting characters."""
+    """What to type."""
     links: tuple[Link, ...] = ()
     note: str = ""
 
@@ -66,7 +66,7 @@ class Message:
     def _text(self) -> str:
         facts = [f"{escape(name)}: {escape(value)}" for name, value in self.facts]
         parts = [escape(self.title, LONGEST_TITLE), *facts, *self._detail_lines()]
-        parts += [f"Command: `{self.command}`"] if self.command else []
+        parts += [f"Command: {_code(self.command)}"] if self.command else []
         parts += [_link(link) for link in self.links]
         return "\n".join([*parts, escape(self.note)] if self.note else parts)
 
@@ -81,7 +81,7 @@ class Message:
         if self.details:
             blocks.append(_section(_fitting(self._detail_lines())))
         if self.command:
-            blocks.append(_section(f"`{self.command}`"))
+            blocks.append(_section(_code(self.command)))
         if self.links:
             blocks.append(_section("\n".join(_link(link) for link in self.links)))
         if self.note:
@@ -123,6 +123,12 @@ def post(url: str, message: Message, timeout: float) -> None:
         raise Undelivered(type(error).__name__) from None  # the error's text holds the URL
     if not 200 <= answer.status_code < 300:
         raise Undelivered(f"it answered {answer.status_code}")
+
+
+def _code(text: str) -> str:
+    """Text to copy: nothing is put into it, and it cannot leave its code span."""
+    shown = one_line(text).replace("`", "'")
+    return "`" + shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") + "`"
 
 
 def _markdown(text: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ HOSTILE = "<!channel> <https://evil|x> *b*"
 
 def test_nothing_of_a_message_escapes_its_place() -> None:
     payload = Message(
-        HOSTILE, ((HOSTILE, HOSTILE),), (HOSTILE,), "mlops status", (), HOSTILE
+        HOSTILE, ((HOSTILE, HOSTILE),), (HOSTILE,), "mlops status `<x>", (), HOSTILE
     ).payload()
     written = [payload["text"]]
     for block in payload["blocks"][1:]:
