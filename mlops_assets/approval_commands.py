@@ -1,5 +1,6 @@
-"""The commands of approval: approve, reject, keys, audit, reconcile."""
+"""The commands of approval: approve, reject, keys, audit, reconcile, approvals, alerts."""
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON obj
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``mlops``."""
-    for command in (approve, reject, audit, reconcile):
+    for command in (approve, reject, audit, reconcile, approvals, alerts):
         app.command()(plain_errors(command))
     app.add_typer(keys, name="keys")
 
@@ -75,6 +76,28 @@ def reject(
     from mlops_assets.promotion import approval
 
     _answer(approval.reject, version, name, reason, key, model, as_json)
+
+
+def approvals(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 3001,
+) -> None:
+    """Serve the page that shows the evidence and takes decisions by personal link, on loopback
+    until Ctrl-C. MLOPS_APPROVAL_URL is its address behind a TLS proxy."""
+    from mlops_assets.promotion.approval_server import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    serve(Home.from_environment(), port)
+
+
+def alerts() -> None:
+    """Send the alerts of open requests that no webhook has taken yet, as the sensor
+    `approval_alerts` does every half minute. Exit code 1 if some still wait."""
+    from mlops_assets.promotion.approval_alerts import send_alerts
+
+    delivery = send_alerts(Home.from_environment())
+    typer.echo(str(delivery))
+    if delivery.waiting:
+        raise typer.Exit(1)
 
 
 def _answer(

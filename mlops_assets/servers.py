@@ -15,12 +15,13 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 
-LOOPBACK = "127.0.0.1"  # neither server has authentication of its own
+LOOPBACK = "127.0.0.1"  # Dagster and MLflow have no authentication of their own
 GRACE_SECONDS = 20
 
 
-def run_servers(home: Home, dagster_port: int, mlflow_port: int) -> None:
-    """Start Dagster (UI and daemon) and MLflow; return when one of them ends or on Ctrl-C.
+def run_servers(home: Home, dagster_port: int, mlflow_port: int, approvals_port: int) -> None:
+    """Start Dagster (UI and daemon), MLflow and the approval page; return when one of them ends
+    or on Ctrl-C.
 
     Raises LineageError when a port is taken or a server ends by itself.
     """
@@ -28,12 +29,13 @@ def run_servers(home: Home, dagster_port: int, mlflow_port: int) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         # Also where a shell started us in the background, which ignores Ctrl-C.
         signal.signal(stop, signal.default_int_handler)
-    for name, port in (("Dagster", dagster_port), ("MLflow", mlflow_port)):
+    ports = {"Dagster": dagster_port, "MLflow": mlflow_port, "Approvals": approvals_port}
+    for name, port in ports.items():
         _require_free(name, port)
-    servers = [_start(_dagster(dagster_port), home), _start(_mlflow(home, mlflow_port), home)]
-    typer.echo(
-        f"Dagster  http://{LOOPBACK}:{dagster_port}\nMLflow   http://{LOOPBACK}:{mlflow_port}"
-    )
+    commands = (_dagster(dagster_port), _mlflow(home, mlflow_port), _approvals(approvals_port))
+    servers = [_start(command, home) for command in commands]
+    for name, port in ports.items():
+        typer.echo(f"{name:<10} http://{LOOPBACK}:{port}")
     try:
         _wait_for_any(servers)
     except KeyboardInterrupt:
@@ -50,6 +52,10 @@ def _dagster(port: int) -> list[str]:
 def _mlflow(home: Home, port: int) -> list[str]:
     options = ["--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     return [_script("mlflow"), "ui", "--backend-store-uri", home.mlflow_uri, *options]
+
+
+def _approvals(port: int) -> list[str]:
+    return [_script("mlops"), "approvals", "--port", str(port)]
 
 
 def _script(name: str) -> str:

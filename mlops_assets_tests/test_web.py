@@ -1,4 +1,4 @@
-"""`make dev`: Dagster's web server with its daemon and MLflow's, and a run started there."""
+"""`make dev`: Dagster's web server with its daemon, MLflow's and the approval page."""
 
 import socket
 import subprocess
@@ -26,6 +26,7 @@ mutation ($params: ExecutionParams!) {
   }
 }
 """
+SERVERS = ("dagster", "mlflow", "approvals")
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -55,9 +56,10 @@ def reachable(url: str) -> bool | None:
 class Web:
     """The running servers."""
 
-    def __init__(self, dagster: int, mlflow: int, process: subprocess.Popen[bytes]) -> None:
-        self.dagster = f"http://127.0.0.1:{dagster}"
-        self.mlflow = f"http://127.0.0.1:{mlflow}"
+    def __init__(self, ports: dict[str, int], process: subprocess.Popen[bytes]) -> None:
+        self.dagster, self.mlflow, self.approvals = (
+            f"http://127.0.0.1:{ports[name]}" for name in SERVERS
+        )
         self.process = process
 
     def query(self, text: str, **variables: Any) -> Any:
@@ -67,18 +69,20 @@ class Web:
 
 @pytest.fixture(scope="module")
 def web(lineage: LineageRun) -> Iterator[Web]:
-    dagster, mlflow = free_port(), free_port()
+    ports = {name: free_port() for name in SERVERS}
+    options = [word for name in SERVERS for word in (f"--{name}-port", str(ports[name]))]
     process = subprocess.Popen(
-        [script("mlops"), "dev", "--dagster-port", str(dagster), "--mlflow-port", str(mlflow)],
+        [script("mlops"), "dev", *options],
         cwd=PROJECT,
         env=environment_for(lineage.home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    servers = Web(dagster, mlflow, process)
+    servers = Web(ports, process)
     try:
         wait_for(lambda: reachable(f"{servers.dagster}/server_info"))
         wait_for(lambda: reachable(servers.mlflow))
+        wait_for(lambda: reachable(servers.approvals))
         yield servers
     finally:
         process.terminate()
@@ -121,3 +125,8 @@ def test_mlflow_shows_the_registered_version(web: Web, lineage: LineageRun) -> N
     ).json()["registered_models"]
     aliases = {alias["alias"]: alias["version"] for alias in found[0]["aliases"]}
     assert aliases["champion"] == str(lineage.status["champion"]["version"])
+
+
+def test_the_approval_page_lists_what_waits(web: Web) -> None:
+    """The default profile approves by itself: nobody is waited for."""
+    assert "Nothing waits for an approval" in requests.get(web.approvals, timeout=30).text

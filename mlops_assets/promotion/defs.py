@@ -8,11 +8,12 @@ from typing import Any
 import dagster as dg
 
 import mlops_assets
-from mlops_assets.artifacts import Artifact, ArtifactStore, digest_json
+from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.promotion import decision, package, policy, registry
+from mlops_assets.promotion.approval_alerts import send_alerts
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
 from mlops_assets.provenance import find_provenance
 from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, RegisteredModelRef
@@ -169,4 +170,18 @@ def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
 
 
-defs = dg.Definitions(assets=[registered_model, promotion_decision])
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends the alerts of open approval requests that no webhook has taken yet.",
+)
+def approval_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Starts no run: an alert that could not be delivered waits here for the next tick."""
+    try:
+        return dg.SkipReason(str(send_alerts(Home.from_environment())))
+    except LineageError as error:
+        context.log.error(str(error))
+        return dg.SkipReason(str(error))
+
+
+defs = dg.Definitions(assets=[registered_model, promotion_decision], sensors=[approval_alerts])
