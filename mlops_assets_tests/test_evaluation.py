@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe, digest_json
 from mlops_assets.evaluation import baselines, gate, generation, metrics, page, scoring
+from mlops_assets.evaluation.decoding import decode
 from mlops_assets.evaluation.defs import EvaluationConfig, absolute_floor, defs, eval_report
 from mlops_assets.evaluation.examples import show_answer
 from mlops_assets.evaluation.model_loading import load_model
@@ -419,9 +420,10 @@ def test_batched_answers_are_those_of_single_requests(home, parts, model_folders
     prompts = [
         encode(tokenizer, row)[0][: encode(tokenizer, row)[1]] for row in make_rows(12, 9, "x")
     ]
-    together = generation._generate(loaded, prompts, 16)
+    together = decode(loaded, prompts, 16, 64, lambda *_: None).tokens
     assert len({len(ids) for ids in prompts}) > 1  # so that some are padded
-    assert together == [generation._generate(loaded, [ids], 16)[0] for ids in prompts]
+    alone = [decode(loaded, [ids], 16, 1, lambda *_: None).tokens[0] for ids in prompts]
+    assert together == alone
     assert all(ids[-1] == tokenizer.eos_token_id for ids in together)
 
 

@@ -25,6 +25,7 @@ HEAVY = (
     "datasets",
     "pyarrow",
     "boto3",
+    "vllm",
     "huggingface_hub",
     "pandas",
     "rensa",

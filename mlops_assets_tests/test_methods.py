@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
-from mlops_assets.evaluation.generation import _generate
+from mlops_assets.evaluation.decoding import decode
 from mlops_assets.evaluation.model_loading import load_model
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, Versions, read_rows, write_jsonl
 from mlops_assets.training.adapters import save_weights
@@ -165,8 +165,8 @@ def test_what_was_trained_is_loaded_and_answers(
     # Prompts of several lengths in one batch, padded on the left, answer as each does alone.
     prompts = [example.prompt for example in examples]
     assert len({len(prompt) for prompt in prompts}) > 1
-    together = _generate(loaded, prompts, 6)
-    assert together == [_greedily(loaded, prompt, 6) for prompt in prompts]
+    together = decode(loaded, prompts, 6, 64, lambda *_: None)
+    assert together.tokens == [_greedily(loaded, prompt, 6) for prompt in prompts]
 
 
 def _greedily(loaded: Any, prompt: list[int], budget: int) -> list[int]:

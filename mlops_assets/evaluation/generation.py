@@ -1,8 +1,9 @@
-"""Answers a split with a model: greedy, in static batches sorted by length, memoised.
+"""Answers a split with a model, greedily, and keeps the answers.
 
 The same model, rows and settings always give the same answers, so they are an artifact: a
-champion that was the candidate a run ago costs nothing to compare with. The batch size is
-part of that artifact's recipe because padding moves the logits by some 1e-6.
+champion that was the candidate a run ago costs nothing to compare with. ``decoding`` answers in
+batches on any device, ``vllm_engine`` on a GPU where it is installed. The batch size is part of
+the recipe all the same: answers in bf16 may depend on it, and the timings always do.
 """
 
 import hashlib
@@ -10,17 +11,20 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
 from mlops_assets.code_digest import code_digest
+from mlops_assets.evaluation.decoding import Decoded, decode
 from mlops_assets.evaluation.metrics import percentile
-from mlops_assets.evaluation.model_loading import LoadedModel, load_model
+from mlops_assets.evaluation.model_loading import LoadedModel, is_prefix, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.progress import progress
+from mlops_assets.evaluation.vllm_engine import VLLM, choose_engine, vllm_engine
+from mlops_assets.progress import Advance, progress
 from mlops_assets.refs import Row, write_jsonl
 from mlops_assets.template_messages import template_messages, with_system
 from mlops_assets.threads import fitting_threads
@@ -28,6 +32,8 @@ from mlops_assets.threads import fitting_threads
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "peft")
+
+Engine = Callable[[Sequence[list[int]], Advance], Decoded]
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def predict(
     """
     base = store.path(subject.base)
     adapter = store.path(subject.adapter) if subject.adapter else None
+    engine = choose_engine(spec.engine, prefix=is_prefix(adapter))
     recipe = Recipe(
         "predictions",
         {
@@ -73,16 +80,21 @@ def predict(
             "split": digest_file(split),
             "prompt": hashlib.sha256(subject.system.encode()).hexdigest(),
         },
-        {"max_new_tokens": subject.max_new_tokens, "do_sample": False}
+        {"max_new_tokens": subject.max_new_tokens, "do_sample": False, "engine": engine}
         | spec.model_dump(mode="json", include={"batch_size", "latency_requests", "seed"}),
         code_digest(__name__),
-        LIBRARIES,
+        (*LIBRARIES, VLLM) if engine == VLLM else LIBRARIES,
     )
 
     def produce(directory: Path) -> dict[str, Any]:
         loaded = load_model(base, adapter)
-        with fitting_threads(loaded.parameters):
-            return _answer_and_time(loaded, subject, rows, spec, directory / "predictions.jsonl")
+        to = directory / "predictions.jsonl"
+        with (
+            fitting_threads(loaded.parameters),
+            _engine(engine, loaded, subject, spec.batch_size) as answer,
+        ):
+            summary = _answer_and_time(answer, loaded, subject, rows, spec, to)
+        return {"engine": engine, "batch_size": spec.batch_size} | summary
 
     return store.build(recipe, produce)
 
@@ -94,13 +106,20 @@ def read_predictions(store: ArtifactStore, artifact: Artifact) -> list[Predictio
 
 
 def _answer_and_time(
-    loaded: LoadedModel, subject: Subject, rows: Sequence[Row], spec: EvaluationSpec, to: Path
+    answer: Engine,
+    loaded: LoadedModel,
+    subject: Subject,
+    rows: Sequence[Row],
+    spec: EvaluationSpec,
+    to: Path,
 ) -> dict[str, Any]:
     prompts = _tokenize(loaded, [with_system(subject.system, row) for row in rows])
     budget = subject.max_new_tokens
     fits = [i for i, ids in enumerate(prompts) if _fits(loaded, ids, budget)]
     started = time.perf_counter()
-    answers = _answer(loaded, subject, prompts, fits, spec.batch_size)
+    with progress(logger, f"answering with {subject.name}", len(fits)) as advance:
+        decoded = answer([prompts[i] for i in fits], advance)
+    answers = _texts(loaded, fits, decoded)
     seconds = time.perf_counter() - started
     predictions = []
     for i, (row, ids) in enumerate(zip(rows, prompts, strict=True)):
@@ -112,9 +131,10 @@ def _answer_and_time(
             "%s: %d prompts exceed its context and count as wrong", subject.name, refused
         )
     return (
-        {"device": loaded.device, "batch_size": spec.batch_size, "seconds": seconds}
+        {"device": loaded.device, "seconds": seconds}
+        | {"shared_prefix_tokens": decoded.shared, "answered_alone": decoded.alone}
         | _token_counts(predictions, refused, seconds)
-        | _latency(loaded, [prompts[i] for i in fits], budget, spec)
+        | _latency(answer, [prompts[i] for i in fits], spec)
     )
 
 
@@ -132,18 +152,16 @@ def _token_counts(
     }
 
 
-def _latency(
-    loaded: LoadedModel, prompts: Sequence[list[int]], budget: int, spec: EvaluationSpec
-) -> dict[str, Any]:
+def _latency(answer: Engine, prompts: Sequence[list[int]], spec: EvaluationSpec) -> dict[str, Any]:
     """Seconds that single requests take, on a seeded sample and after one to warm up."""
     count = min(spec.latency_requests, len(prompts))
     sample = random.Random(spec.seed).sample(prompts, count)
     for ids in sample[:1]:
-        _generate(loaded, [ids], budget)
+        answer([ids], _silently)
     timings = []
     for ids in sample:
         started = time.perf_counter()
-        _generate(loaded, [ids], budget)
+        answer([ids], _silently)
         timings.append(1000 * (time.perf_counter() - started))
     return {
         "latency_requests": count,
@@ -152,63 +170,31 @@ def _latency(
     }
 
 
-def _answer(
-    loaded: LoadedModel,
-    subject: Subject,
-    prompts: Sequence[list[int]],
-    chosen: Sequence[int],
-    batch_size: int,
+def _texts(
+    loaded: LoadedModel, chosen: Sequence[int], decoded: Decoded
 ) -> dict[int, tuple[str, int, bool]]:
-    """Text, tokens, and whether it ended itself, of each chosen row's answer.
-
-    The longest go first: what does not fit in memory fails early.
-    """
-    order = sorted(chosen, key=lambda i: (-len(prompts[i]), i))
-    answers = {}
-    with progress(logger, f"answering with {subject.name}", len(order)) as advance:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            outputs = _generate(loaded, [prompts[i] for i in batch], subject.max_new_tokens)
-            texts = loaded.tokenizer.batch_decode(
-                outputs, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            for i, ids, text in zip(batch, outputs, texts, strict=True):
-                finished = bool(ids) and ids[-1] in loaded.end_tokens
-                answers[i] = (text, len(ids), finished)
-            advance(len(batch), "")
-    return answers
-
-
-def _generate(loaded: LoadedModel, prompts: Sequence[list[int]], budget: int) -> list[list[int]]:
-    """The tokens generated after each prompt, up to and with the first end token."""
-    import torch
-    from transformers import GenerationConfig
-
-    width = max(len(ids) for ids in prompts)
-    padded = [[loaded.pad_token] * (width - len(ids)) + ids for ids in prompts]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-    config = GenerationConfig(
-        max_new_tokens=budget,
-        do_sample=False,
-        eos_token_id=list(loaded.end_tokens),
-        pad_token_id=loaded.pad_token,
+    """Text, tokens, and whether it ended itself, of each chosen row's answer."""
+    texts = loaded.tokenizer.batch_decode(
+        decoded.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    # The model's own sampling defaults would otherwise be filled in behind ours.
-    loaded.model.generation_config = config
-    with torch.inference_mode():
-        output = loaded.model.generate(
-            input_ids=torch.tensor(padded, device=loaded.device),
-            attention_mask=torch.tensor(mask, device=loaded.device),
-            generation_config=config,
-        )
-    return [list(_until_end(ids, loaded.end_tokens)) for ids in output[:, width:].tolist()]
+    return {
+        i: (text, len(ids), bool(ids) and ids[-1] in loaded.end_tokens)
+        for i, ids, text in zip(chosen, decoded.tokens, texts, strict=True)
+    }
 
 
-def _until_end(ids: Sequence[int], ends: Sequence[int]) -> Iterator[int]:
-    for token in ids:
-        yield token
-        if token in ends:
-            return
+@contextmanager
+def _engine(name: str, loaded: LoadedModel, subject: Subject, batch_size: int) -> Iterator[Engine]:
+    budget = subject.max_new_tokens
+    if name == VLLM:
+        with vllm_engine(loaded, budget) as answer:
+            yield lambda prompts, _: Decoded(answer(prompts), 0, 0)
+    else:
+        yield lambda prompts, advance: decode(loaded, prompts, budget, batch_size, advance)
+
+
+def _silently(steps: int, note: str) -> None:
+    """In the place of progress that is over at once."""
 
 
 def _tokenize(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:

@@ -16,6 +16,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.pickle_files import may_be_pickle
 
 ADAPTER_CONFIG, FULL_WEIGHTS = "adapter_config.json", "model.safetensors"
+LOW_RANK, PREFIX = "LORA", "PREFIX_TUNING"
 REMEDY = "Materialise the assets `base_model` and `lora_adapter` again."
 
 
@@ -32,9 +33,22 @@ class LoadedModel:
     """Longest prompt and answer together (tokens); None where the model names no limit."""
 
     @property
+    def prefix_tokens(self) -> int:
+        """Positions that a tuned prefix takes from the context."""
+        return _prefix_tokens(self.model)
+
+    @property
     def parameters(self) -> int:
         """All weights, those of an adapter that stays beside the base included."""
         return sum(weight.numel() for weight in self.model.parameters())
+
+
+def is_prefix(adapter: Path | None) -> bool:
+    """Whether the adapter is a prefix, which stays beside the weights."""
+    config = adapter / ADAPTER_CONFIG if adapter else None
+    if config is None or not config.is_file():
+        return False
+    return bool(json.loads(config.read_bytes()).get("peft_type") == PREFIX)
 
 
 def load_model(base: Path, adapter: Path | None) -> LoadedModel:
@@ -101,7 +115,7 @@ def _tuned(model: Any, adapter: Path) -> Any:
     config = json.loads((adapter / ADAPTER_CONFIG).read_bytes())
     # peft imports the modules that `megatron_core` and `auto_mapping` name.
     names_code = config.get("megatron_config") or config.get("auto_mapping")
-    if config.get("peft_type") not in ("LORA", "PREFIX_TUNING") or names_code:
+    if config.get("peft_type") not in (LOW_RANK, PREFIX) or names_code:
         raise LineageError(
             f"The adapter in {adapter} is neither a plain LoRA nor a plain prefix.", REMEDY
         )
@@ -109,7 +123,7 @@ def _tuned(model: Any, adapter: Path) -> Any:
         # peft 0.21 asks transformers 5.23 by a name that version 6 takes away: not our call.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted: Any = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-        mergeable = config["peft_type"] == "LORA"
+        mergeable = config["peft_type"] == LOW_RANK
         return adapted.merge_and_unload(safe_merge=True) if mergeable else adapted
 
 
@@ -122,7 +136,6 @@ def _with_weights(model: Any, weights: Path) -> Any:
 
 
 def _prefix_tokens(model: Any) -> int:
-    """Positions that a prefix takes from the context."""
     config = getattr(model, "active_peft_config", None)
     return config.num_virtual_tokens if config else 0
 

@@ -9,7 +9,16 @@ class EvaluationSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: int = Field(
-        64, ge=1, le=4096, description="Requests answered together (rows), sorted by length."
+        64,
+        ge=1,
+        le=4096,
+        description="Rows that `batches` answers together; in fp32 no answer depends on it.",
+    )
+    engine: str = Field(
+        "auto",
+        pattern="^(auto|batches|vllm)$",
+        description="What answers: our own `batches`, or `vllm` on a GPU; `auto` takes vLLM where"
+        " it can be had.",
     )
     max_new_tokens: int = Field(
         48, ge=1, le=8192, description="Longest answer (tokens); part of the release bundle."

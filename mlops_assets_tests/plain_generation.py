@@ -1,0 +1,161 @@
+"""One contender of the benchmark of generation: the same prompts over the same merged model.
+
+python -m mlops_assets_tests.plain_generation ours|generate|lm_eval FOLDER
+
+FOLDER holds what ``prepare`` wrote. It prints seconds and answers as one line of JSON: from the
+prompts' texts to the answers' texts, with the model loaded.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.evaluation.decoding import decode
+from mlops_assets.evaluation.model_loading import LoadedModel, load_model
+from mlops_assets.refs import ReleaseBundle, Row
+from mlops_assets.template_messages import template_messages
+from mlops_assets.threads import fitting_threads
+
+BATCH, BUDGET = 64, 48
+MODEL, PROMPTS, TASK = "model", "prompts.jsonl", "prompts_of_the_benchmark"
+YAML = """
+task: {task}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {prompts}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["{end}"], max_gen_toks: {budget}, do_sample: false}}
+metric_list: [{{metric: exact_match}}]
+"""
+
+
+def prepare(store: ArtifactStore, bundle: ReleaseBundle, rows: Sequence[Row], to: Path) -> None:
+    """Write the merged model, the rendered prompts and lm_eval's task."""
+    loaded = load_model(store.path(bundle.base), store.path(bundle.adapter))
+    loaded.model.save_pretrained(to / MODEL)
+    loaded.tokenizer.save_pretrained(to / MODEL)
+    with (to / PROMPTS).open("w", encoding="utf-8") as stream:
+        for row in rows:
+            prompt = loaded.tokenizer.apply_chat_template(
+                template_messages(row.prompt), tokenize=False, add_generation_prompt=True
+            )
+            stream.write(json.dumps({"prompt": prompt, "answer": row.answer}) + "\n")
+    end = loaded.tokenizer.eos_token
+    text = YAML.format(task=TASK, prompts=to / PROMPTS, end=end, budget=BUDGET)
+    (to / f"{TASK}.yaml").write_text(text, encoding="utf-8")
+
+
+def read_prompts(folder: Path) -> list[str]:
+    """The prompts' texts in their order."""
+    lines = (folder / PROMPTS).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["prompt"] for line in lines]
+
+
+def ours(folder: Path) -> tuple[float, list[str]]:
+    """As `eval_report` answers."""
+    return _timed(folder, lambda loaded, ids: decode(loaded, ids, BUDGET, BATCH, _silently).tokens)
+
+
+def generate(folder: Path) -> tuple[float, list[str]]:
+    """transformers' ``generate`` on our threads, in the same batches sorted by length."""
+    return _timed(folder, _generate)
+
+
+def lm_eval(folder: Path) -> tuple[float, list[str]]:
+    """lm-evaluation-harness as it comes, less the seconds in which it looks for a batch size."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    spent = {"generate_until": 0.0, "_detect_batch_size": 0.0}
+
+    def timed(name: str) -> Any:
+        original = getattr(HFLM, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return original(*args, **named)
+            finally:
+                spent[name] += time.perf_counter() - started
+
+        return patch.object(HFLM, name, call)
+
+    with timed("generate_until"), timed("_detect_batch_size"):
+        found = simple_evaluate(
+            model="hf",
+            model_args={"pretrained": str(folder / MODEL), "dtype": "float32"},
+            tasks=[TASK],
+            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+            batch_size="auto",
+            device="cpu",
+            bootstrap_iters=0,
+        )
+    samples = sorted(found["samples"][TASK], key=lambda sample: int(sample["doc_id"]))
+    answers = [sample["resps"][0][0] for sample in samples]
+    return spent["generate_until"] - spent["_detect_batch_size"], answers
+
+
+def _timed(
+    folder: Path, answer: Callable[[LoadedModel, list[list[int]]], list[list[int]]]
+) -> tuple[float, list[str]]:
+    loaded = load_model(folder / MODEL, None)
+    texts = read_prompts(folder)
+    with fitting_threads(loaded.parameters):
+        started = time.perf_counter()
+        prompts = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = answer(loaded, prompts)
+        answers = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return time.perf_counter() - started, answers
+
+
+def _generate(loaded: LoadedModel, prompts: list[list[int]]) -> list[list[int]]:
+    import torch
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        max_new_tokens=BUDGET,
+        do_sample=False,
+        eos_token_id=list(loaded.end_tokens),
+        pad_token_id=loaded.pad_token,
+    )
+    loaded.model.generation_config = config
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    found: list[list[int]] = [[] for _ in prompts]
+    for first in range(0, len(order), BATCH):
+        batch = [prompts[i] for i in order[first : first + BATCH]]
+        padding = [len(batch[0]) - len(ids) for ids in batch]
+        rows = [[loaded.pad_token] * pad + ids for pad, ids in zip(padding, batch, strict=True)]
+        mask = [[0] * pad + [1] * len(ids) for pad, ids in zip(padding, batch, strict=True)]
+        with torch.inference_mode():
+            output = loaded.model.generate(
+                input_ids=torch.tensor(rows), attention_mask=torch.tensor(mask)
+            )
+        answers = output[:, len(batch[0]) :].tolist()
+        for i, ids in zip(order[first : first + BATCH], answers, strict=True):
+            found[i] = ids
+    return found
+
+
+def _silently(*_: Any) -> None:
+    """No progress."""
+
+
+def main(name: str, folder: str) -> None:
+    """Run the contender of this name."""
+    contender = {"ours": ours, "generate": generate, "lm_eval": lm_eval}[name]
+    seconds, answers = contender(Path(folder))
+    print(json.dumps({"seconds": seconds, "answers": answers}))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main(*sys.argv[1:])
