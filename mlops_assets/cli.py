@@ -163,6 +163,46 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@app.command()
+@plain_errors
+def diff(
+    before: Annotated[
+        str, typer.Argument(help="A version's number, an alias, or an MLflow run's id.")
+    ],
+    after: Annotated[str, typer.Argument(help="What is compared with it: the same kinds of name.")],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric; may be repeated.")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, max=100, help="Examples each way for every suite.")
+    ] = 3,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model; default: the one registered last.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page, too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Compare two evaluations item by item: what got better, what got worse, with examples."""
+    from mlops_assets.evaluation import diff as diffs
+    from mlops_assets.evaluation.diff_page import write_diff_page
+    from mlops_assets.evaluation.diff_table import print_diff
+
+    home = Home.from_environment()
+    latest = home.latest("registered_model")
+    model = model or getattr(latest, "name", None)
+    found = diffs.diff(home, before, after, model, metric or (), examples)
+    if page is not None:
+        write_diff_page(page, found)
+    if as_json:
+        print_json(found.as_json())
+        return
+    print_diff(found)
+    if page is not None:
+        typer.echo(f"\n  Page  {page}")
+
+
 approval_commands.register(app)
 
 
