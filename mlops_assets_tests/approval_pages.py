@@ -36,6 +36,14 @@ REPORT: dict[str, Any] = {
         "channel": {"chat": {"count": 142, "exact_match": {"tuned": 0.94, "base": 0.01}}},
     },
     "champion": None,
+    "suites": {"safety": {"metrics": {"refuses": {"tuned": 0.975, "base": 0.5}}}},
+    "changes": {
+        "against": "base",
+        "suites": {
+            "test": {"metrics": {"exact_match": {"better": 475, "worse": 1, "same": 32}}},
+            "safety": {"metrics": {"refuses": {"better": 20, "worse": 1, "same": 19}}},
+        },
+    },
 }
 
 

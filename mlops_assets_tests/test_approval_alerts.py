@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 
+import dagster as dg
 import pytest
 
 from mlops_assets.approval_requests import utc_now
@@ -13,6 +14,7 @@ from mlops_assets.ledger import APPROVED, PROMOTED, REQUESTED
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval import approve
 from mlops_assets.promotion.approval_alerts import send_alerts, webhook_variable
+from mlops_assets.promotion.defs import approval_alerts
 from mlops_assets.promotion.page_key import page_key
 from mlops_assets.signing import public_key
 from mlops_assets_tests.approval_pages import (
@@ -212,3 +214,22 @@ def test_a_list_under_review_has_to_name_the_pages_key(
     assert f"link_key: {key}" in delivery.waiting[0]
     reviewed.write_text(reviewed.read_text() + f"link_key: {key}\n")
     assert "to ada" in send_alerts(home).sent[0]
+
+
+def test_the_sensor_tries_again_and_says_what_waits(
+    home: Home, page: RunningPage, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tick() -> str:
+        with dg.build_sensor_context() as context:
+            return str(approval_alerts(context).skip_message)
+
+    ask(home, 7)
+    webhooks.status = 500
+    assert "it answered 500" in tick()
+    webhooks.status = 200
+    assert tick() == "sent: support-tickets version 7 to everybody"
+    assert tick() == "nothing to send"
+    monkeypatch.setenv("MLOPS_APPROVERS", str(home.root / "nowhere.yaml"))
+    assert "does not exist" in tick(), (
+        "a mistake of ours is said, and mended, without a stack trace"
+    )

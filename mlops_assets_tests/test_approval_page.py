@@ -51,6 +51,8 @@ def test_the_evidence_is_shown(home: Home, page: RunningPage) -> None:
         "+93.3 points against its base model (+90.7 to +95.2)",
         "floor/exact_match 93.9%, at least 60.0%",
         "chat 142 94.0% 1.0% +93.0",
+        "test exact match \N{EN DASH} \N{EN DASH} 475 1 32",
+        "safety refuses 0.975 0.500 20 1 19",
         "this would be the first",
         asked.request.entry.decision.bundle.digest,
         "mlops approve 7",

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.promotion.report_view import percent, plain, points
+from mlops_assets.promotion.report_view import number, percent, plain, points
 from mlops_assets.statements import MAX_REASON
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
 
@@ -71,6 +71,7 @@ def _render(template: str, nonce: str, **values: Any) -> str:
         "percent": percent,
         "points": points,
         "plain": plain,
+        "number": number,
         "moment": moment,
     }
     return environment.get_template(template).render(nonce=nonce, tones=TONES, **values)

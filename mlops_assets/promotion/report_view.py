@@ -70,6 +70,20 @@ class SliceScore:
     difference: float | None
 
 
+@dataclass(frozen=True)
+class Movement:
+    """How the answers to one suite moved against the rival's, by one metric."""
+
+    suite: str
+    metric: str
+    candidate: float | None
+    """Mean score; None where the report has none, as for the test split."""
+    rival: float | None
+    better: int
+    worse: int
+    same: int
+
+
 def headline(report: Mapping[str, Any]) -> Headline:
     """The candidate's exact match beside the champion's, or the base model's without one."""
     rival = _rival(report)
@@ -112,6 +126,23 @@ def slices(report: Mapping[str, Any]) -> dict[str, list[SliceScore]]:
     }
 
 
+def movements(report: Mapping[str, Any]) -> tuple[Movement, ...]:
+    """What got better and what got worse, by suite and metric, as the report counts it."""
+    rival = _rival(report)
+    counted = _at(report, "changes", "suites")
+    return tuple(
+        Movement(
+            str(suite),
+            str(metric),
+            _number(report, "suites", suite, "metrics", metric, "tuned"),
+            _number(report, "suites", suite, "metrics", metric, rival),
+            *(int(_number(counts, name) or 0) for name in ("better", "worse", "same")),
+        )
+        for suite, found in (counted.items() if isinstance(counted, Mapping) else ())
+        for metric, counts in (_at(found, "metrics") or {}).items()
+    )
+
+
 def percent(value: float | None) -> str:
     """A share as ``84.1%``; a dash where there is none."""
     return "\N{EN DASH}" if value is None else f"{value:.1%}"
@@ -125,6 +156,11 @@ def percents(interval: Interval) -> str:
 def points(value: float | None) -> str:
     """A difference of shares in percentage points, with its sign."""
     return "\N{EN DASH}" if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def number(value: float | None) -> str:
+    """A score that need not be a share, with three digits."""
+    return "\N{EN DASH}" if value is None else f"{value:.3f}"
 
 
 def plain(value: int | None) -> str:

@@ -22,9 +22,11 @@ from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, LineageError
 from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, LedgerEntry
 from mlops_assets.promotion.report_view import (
     Headline,
+    Movement,
     SliceScore,
     SystemScore,
     headline,
+    movements,
     slices,
     systems,
 )
@@ -85,6 +87,7 @@ class RequestView:
     headline: Headline | None
     systems: tuple[SystemScore, ...]
     slices: Mapping[str, Sequence[SliceScore]]
+    movements: tuple[Movement, ...]
     champion_version: int | None
     changes: tuple[tuple[str, str, str], ...]
     """Setting, the champion's value, the candidate's, where the two differ."""
@@ -154,6 +157,7 @@ def view_request(
         headline=headline(report) if report else None,
         systems=systems(report) if report else (),
         slices=slices(report) if report else {},
+        movements=movements(report) if report else (),
         champion_version=champion.decision.version if champion else None,
         changes=_changes(champion.decision.bundle, decided.bundle) if champion else (),
         card=find_card(store, decided.bundle.digest),
