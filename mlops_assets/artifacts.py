@@ -152,6 +152,12 @@ class ArtifactStore:
         """What the artifact was made from, as its manifest says. Raises as ``path`` does."""
         return Recipe(**_load_manifest(self.path(artifact))["recipe"])
 
+    def find_content(self, kind: str, digest: str) -> Artifact | None:
+        """An artifact with this content, or None; looks at the manifest of each of the kind."""
+        manifests = sorted((self.root / kind).glob(f"*/{MANIFEST}"))
+        found = (self._read(manifest.parent, reused=True) for manifest in manifests)
+        return next((artifact for artifact in found if artifact.digest == digest), None)
+
     def _read(self, directory: Path, *, reused: bool) -> Artifact:
         manifest = _load_manifest(directory)
         return Artifact(

@@ -164,7 +164,7 @@ def test_a_further_tracker_hears_what_mlflow_hears(
     assert steps == [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
     assert len(steps) > 2
     files = merged(tracked_home, "files")
-    assert {"training/loss.png", "evaluation/report.json", "evaluation/manifest.json"} <= set(files)
+    assert {"training/loss.png", "evaluation/records.parquet"} <= set(files)
     for name, digest in files.items():
         assert digest_file(Path(client.download_artifacts(run.info.run_id, name))) == digest
     assert [note["status"] for note in told(tracked_home, "finish")] == ["FINISHED", "FINISHED"]

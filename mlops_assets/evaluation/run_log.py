@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run: scores, the report, and what its files are."""
+"""What an evaluation leaves in its run: scores, the report, and the record of every answer."""
 
 import tempfile
 from collections.abc import Mapping
@@ -30,8 +30,7 @@ def log_evaluation(run: TrackedRun, directory: Path, report: Mapping[str, Any]) 
     with tempfile.TemporaryDirectory() as scratch:
         manifest = Path(scratch) / MANIFEST
         manifest.write_bytes(canonical_json(listed))
-        kept = (directory / name for name in FILES if (directory / name).is_file())
-        run.log_files(FOLDER, *kept, manifest)
+        run.log_files(FOLDER, *(directory / name for name in FILES), manifest)
 
 
 def _scores(report: Mapping[str, Any]) -> list[tuple[str, float | None]]:
@@ -41,7 +40,7 @@ def _scores(report: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     for field, values in report["fields"].items():
         scores[f"eval/accuracy/{field}"] = values["accuracy"]["tuned"]
         scores[f"eval/macro_f1/{field}"] = values["macro_f1"]["tuned"]
-    for suite, part in report.get("suites", {}).items():
+    for suite, part in report["suites"].items():
         for metric, by_system in part["metrics"].items():
             scores[f"eval/suites/{suite}/{metric}"] = by_system["tuned"]
     scores["eval/latency_p95_ms"] = report["latency"]["tuned"]["p95_ms"]
