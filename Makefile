@@ -25,7 +25,7 @@ run: $(VENV)/ready home ## the whole lineage on the shipped data, then its summa
 	@dagster job execute -m mlops_assets.definitions -j lineage
 	@mlops status
 
-dev: $(VENV)/ready home ## Dagster UI (3000), daemon and MLflow UI (5000), on loopback
+dev: $(VENV)/ready home ## Dagster UI (3000), daemon, MLflow UI (5000), approvals (3001)
 	@mlops dev
 
 test: $(VENV)/ready ## the test suite on two workers, quick tests first

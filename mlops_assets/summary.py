@@ -10,7 +10,7 @@ from mlops_assets.artifacts import SHORT
 from mlops_assets.state import State
 
 NEXT_COMMANDS = (
-    ("make dev", "the Dagster UI on 3000, the MLflow UI on 5000"),
+    ("make dev", "the Dagster UI on 3000, the MLflow UI on 5000, approvals on 3001"),
     (".venv/bin/mlops status --json", "the same for a machine"),
     ("make run MLOPS_PROFILE=tiny-shifted", "the same on traffic that changed: a drift verdict"),
 )

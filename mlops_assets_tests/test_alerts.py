@@ -6,14 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from mlops_assets.artifacts import Artifact, Recipe
 from mlops_assets.gate_alert import gate_of_run, stopped_message
 from mlops_assets.home import Home
+from mlops_assets.jobs import run_failure_alert
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import GateRef, ReleaseBundle
-from mlops_assets.verdicts import FAIL, GATE, INCONCLUSIVE, PASS, Criterion
+from mlops_assets.resources import Alerts
+from mlops_assets.verdicts import FAIL, GATE, INCONCLUSIVE, PASS, Criterion, overall
 from mlops_assets.webhook import Link, Message, Undelivered, escape, post
 from mlops_assets_tests.conftest import VERSIONS, Webhook
 
@@ -158,3 +161,42 @@ def test_a_run_without_a_gate_of_its_own_has_none(home: Home) -> None:
     gate(home, "earlier", {"a": FAIL}, FAIL)
     assert gate_of_run(home, "earlier") is not None
     assert gate_of_run(home, "later") is None, "an earlier run's gate did not stop this one"
+
+
+@dg.asset
+def stopped() -> None:
+    """Ends as a run does whose gate's check failed."""
+    raise dg.Failure("blocking check `gate` failed", allow_retries=False)
+
+
+def alert_of_failed_run(home: Home, webhook: list[Any], verdicts: dict[str, str]) -> str:
+    """What the sensor tells of a run that ended with these criteria, if any."""
+    with dg.instance_for_test() as instance:
+        result = dg.materialize([stopped], instance=instance, raise_on_error=False)
+        if verdicts:
+            gate(
+                home,
+                result.run_id,
+                verdicts,
+                overall(Criterion("", v, "") for v in verdicts.values()),
+            )
+        failures = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        context = dg.build_run_status_sensor_context(
+            "run_failure_alert",
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            dagster_event=failures[0].get_dagster_event(),
+        ).for_run_failure()
+        run_failure_alert(context, alerts=Alerts())
+    return str(webhook[-1]["text"])
+
+
+def test_the_alert_of_a_stopped_run_names_the_criteria(home: Home, webhook: list[Any]) -> None:
+    told = alert_of_failed_run(home, webhook, {"floor/good": PASS, "slice/bad": FAIL})
+    assert "says FAIL: nothing is promoted" in told
+    assert "FAIL slice/bad: slice/bad says 0.9 against 0.95" in told
+    assert "floor/good" not in told
+    for other in ({}, {"floor/good": PASS}):
+        told = alert_of_failed_run(home, webhook, other)
+        assert "failed" in told, "what failed was not the gate"
+        assert "nothing is promoted" not in told
