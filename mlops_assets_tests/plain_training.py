@@ -97,12 +97,13 @@ def stock(home: Home, out: Path, spec: FinetuneSpec) -> dict[str, Any]:
 def answer_loss(home: Home, adapter: Path) -> float:
     """Mean loss of an answer's token over the validation rows, one row at a time, in fp32."""
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path, _, rows = inputs(home)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     with quiet_libraries():
+        from peft import PeftModel  # its import brings a notice of bitsandbytes'
+
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         model = PeftModel.from_pretrained(model, str(adapter)).eval()
     total, count = 0.0, 0

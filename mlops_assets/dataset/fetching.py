@@ -82,7 +82,7 @@ def _restore(out: Path, pinned: Pin) -> None:
             return
         except LineageError as error:
             logger.warning("%s Rebuilding it instead.", error.problem)
-    logger.info("%s is missing: rebuilding it with `dvc repro`", out)
+    logger.info("%s is missing: rebuilding it with `dvc repro`", _name(out, pinned))
     _reproduce(out, pinned)
 
 
@@ -100,7 +100,7 @@ def has_remote(root: Path) -> bool:
 
 
 def _pull(out: Path, pinned: Pin) -> None:
-    logger.info("%s is missing: fetching it with `dvc pull`", out)
+    logger.info("%s is missing: fetching it with `dvc pull`", _name(out, pinned))
     root = _project(pinned.lock.parent)
     result = _run_dvc(root, "pull", _target(pinned))
     if result.returncode != 0 or not out.exists():
@@ -198,6 +198,12 @@ def _run_dvc(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def _name(out: Path, pinned: Pin) -> str:
+    """What people know it by: its path in the project."""
+    root = _project(pinned.lock.parent)
+    return str(out.relative_to(root) if out.is_relative_to(root) else out)
 
 
 def _project(folder: Path) -> Path:
