@@ -1,6 +1,7 @@
 """What is found as personal data, what is not, and what the policy then does."""
 
 import json
+import re
 import socket
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from mlops_assets import identifiers, privacy, recognizers
 from mlops_assets.artifacts import LineageError
+from mlops_assets.dataset.dice import Dice
 from mlops_assets.dataset.expectations import ValidationSpec
+from mlops_assets.dataset.faults import card, email
 from mlops_assets.identifiers import passes_luhn
 from mlops_assets.privacy import DEFAULT_POLICY, ENTITIES, Detector
 from mlops_assets.profiles import check_settings
@@ -40,6 +43,24 @@ def test_planted_values_are_found_offline_and_lookalikes_are_not(no_network: Non
     for entity, (recall, precision) in found.items():
         assert recall >= LOWEST_RECALL.get(entity, 1.0), entity
         assert precision >= (0.9 if entity == "card" else 1.0), entity
+
+
+@given(st.integers(0, 2**32))
+def test_generated_personal_data_is_found(seed: int) -> None:
+    dice = Dice(seed)
+    number, address = card(dice), email(dice)
+    text, found = privacy.redact(f"card {number}, mail {address}, order 12345")
+    assert text == "card [card], mail [email], order 12345"
+    assert found == {"card": 1, "email": 1}
+    # Other numbers right beside it may go too, but no part of the card's may stay.
+    text, _ = privacy.redact(f"order 12345 {number} 0199")
+    assert "[card]" in text
+    assert not set(re.findall(r"\d+", text)) & (set(re.findall(r"\d+", number)) - {"12345", "0199"})
+
+
+@pytest.mark.parametrize("text", ["order 4539148803436468", "a @ b", "2026-01-01 12:00:00", "E12"])
+def test_harmless_text_is_left_alone(text: str) -> None:
+    assert privacy.redact(text) == (text, Counter())
 
 
 def test_every_entity_is_planted() -> None:
