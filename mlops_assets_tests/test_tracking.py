@@ -132,9 +132,24 @@ def only_run(home: Home) -> Any:
     return run
 
 
+@pytest.fixture
+def suites(tmp_path: Path) -> Path:
+    """A directory with one suite of one item."""
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    spec = (
+        "about: One.\nkind: golden\nitems: golden.jsonl\nmetrics: [exact_match]\nfields: [queue]\n"
+    )
+    (folder / "golden.yaml").write_text(spec)
+    asked = [{"role": "user", "content": "Hello, parcel late number 3!"}]
+    item = {"id": "late", "messages": asked, "expected": {"queue": "shipping"}}
+    (folder / "golden.jsonl").write_text(json.dumps(item) + "\n")
+    return folder
+
+
 @pytest.mark.slow
 def test_a_further_tracker_hears_what_mlflow_hears(
-    tracked_home: Home, complaints: list[logging.LogRecord]
+    tracked_home: Home, complaints: list[logging.LogRecord], suites: Path
 ) -> None:
     """A real training and evaluation; the stages' code does not know who listens."""
     splits, base = make_inputs(tracked_home.store)
@@ -142,7 +157,7 @@ def test_a_further_tracker_hears_what_mlflow_hears(
     tracked_home.write_ref("base_model", "run", dump_ref(base))
     upstream = [dg.AssetSpec(name) for name in ("dataset_splits", "base_model")]
     settings = SPEC.model_dump(exclude_unset=True) | {"epochs": 1}
-    measure = {"max_new_tokens": 6, "latency_requests": 1, "ragas_rows": 2}
+    measure = {"max_new_tokens": 6, "latency_requests": 1, "ragas_rows": 2, "suites": str(suites)}
     result = dg.materialize(
         [*upstream, lora_adapter, eval_report],
         selection=[lora_adapter, eval_report],
@@ -158,7 +173,8 @@ def test_a_further_tracker_hears_what_mlflow_hears(
     assert merged(tracked_home, "params") == run.data.params
     assert {"rank", "base_digest", "eval_set_hash"} <= run.data.params.keys()
     assert merged(tracked_home, "metrics") == pytest.approx(run.data.metrics)
-    assert {"loss", "final_train_loss", "eval/exact_match/tuned"} <= run.data.metrics.keys()
+    measured = {"eval/exact_match/tuned", "eval/suites/golden/exact_match"}
+    assert {"loss", "final_train_loss"} | measured <= run.data.metrics.keys()
     assert merged(tracked_home, "tags").items() <= run.data.tags.items()
     steps = [note["step"] for note in told(tracked_home, "metrics") if "loss" in note["values"]]
     assert steps == [point.step for point in client.get_metric_history(run.info.run_id, "loss")]

@@ -12,13 +12,18 @@ from mlops_assets.training.spec import FinetuneSpec
 def log_settings(
     run: TrackedRun, splits: SplitsRef, base: BaseModelRef, spec: FinetuneSpec
 ) -> None:
-    """Log the settings and what they are applied to as parameters."""
+    """Log the settings and what they are applied to as parameters.
+
+    Not the eval set: that is the evaluation's to name, in the same run, with its suites.
+    """
+    versions = splits.versions.by_name()
+    del versions["eval_set_hash"]
     origin = {
         "base_model": base.name,
         "base_digest": base.artifact.digest,
         "train_rows": splits.rows.get("train"),
-    } | splits.versions.by_name()
-    run.log_params(spec.read() | origin)
+    }
+    run.log_params(spec.read() | origin | versions)
 
 
 def log_result(run: TrackedRun, summary: Mapping[str, Any], curve: Path) -> None:
