@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_a_link_that_approved_cannot_reject_as_well(home: Home, page: RunningPag
     assert "waits for 1 more" in page.decide(asked.request.id, token).text
     assert "works once" in page.decide(asked.request.id, token, "reject").text
     assert outcomes(home) == [REQUESTED, APPROVED]
+
+
+def test_of_clicks_at_the_same_moment_one_counts(home: Home, page: RunningPage) -> None:
+    enlist(home, "ada")
+    asked = ask(home, required_approvals=2)
+    token = token_for(home, asked, "ada")
+    with ThreadPoolExecutor(4) as clicks:
+        found = clicks.map(
+            lambda choice: page.decide(asked.request.id, token, choice, f"click {choice}"),
+            ("approve", "reject", "approve", "reject"),
+        )
+    assert sorted(answer.status_code for answer in found) == [200, 409, 409, 409]
+    assert len(outcomes(home)) == 2
 
 
 def test_a_personal_link_rejects(home: Home, page: RunningPage) -> None:
