@@ -34,6 +34,7 @@ HEAVY = (
     "cyclonedx",
     "license_expression",
     "wandb",
+    "aiohttp",
 )
 LINEAGE = {
     "raw_dataset": set(),

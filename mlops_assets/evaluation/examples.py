@@ -93,7 +93,7 @@ def _example(row: Row, tuned: str, other: str) -> Example:
 def _compared(name: str, asked: str, expected: str, tuned: str, other: str) -> Example:
     show = show_answer if metrics.parse_object(expected) else _text
     reference, ours, theirs = (show(expected, part) for part in (expected, tuned, other))
-    return Example(name, _excerpt(asked), reference, ours, theirs)
+    return Example(name, excerpt(asked), reference, ours, theirs)
 
 
 def _paired_example(pair: Pair) -> Example:
@@ -102,11 +102,11 @@ def _paired_example(pair: Pair) -> Example:
         return _compared(after.item, after.input, after.reference, after.output, before.output)
     anything = ShownAnswer("", (("", f"anything with {leading.replace('_', ' ')}", True),))
     ours, theirs = _scored(after, leading), _scored(before, leading)
-    return Example(after.item, _excerpt(after.input), anything, ours, theirs)
+    return Example(after.item, excerpt(after.input), anything, ours, theirs)
 
 
 def _scored(record: Record, metric: str) -> ShownAnswer:
-    shown = _excerpt(record.output.strip()) or "(nothing)"
+    shown = excerpt(record.output.strip()) or "(nothing)"
     return ShownAnswer(shown, (("answer", shown, record.scores.get(metric) == 1),))
 
 
@@ -114,23 +114,23 @@ def show_answer(reference: str, output: str) -> ShownAnswer:
     """A JSON answer field by field, each one marked as right or wrong."""
     expected, found = metrics.parse_object(reference), metrics.parse_object(output)
     if not expected or not found:
-        return ShownAnswer(_excerpt(output), ())
+        return ShownAnswer(excerpt(output), ())
     shown = dict.fromkeys(expected, "(missing)") | dict(found)
     return ShownAnswer(
-        _excerpt(output),
+        excerpt(output),
         tuple(
-            (name, _excerpt(str(value)), name in found and value == expected.get(name))
+            (name, excerpt(str(value)), name in found and value == expected.get(name))
             for name, value in shown.items()
         ),
     )
 
 
 def _text(reference: str, output: str) -> ShownAnswer:
-    shown = _excerpt(output.strip()) or "(nothing)"
+    shown = excerpt(output.strip()) or "(nothing)"
     return ShownAnswer(shown, (("answer", shown, metrics.is_same_text(reference, output)),))
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
     """The beginning; without personal data also where the policy leaves it in rows."""
     text, _ = redact(text)
     return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"

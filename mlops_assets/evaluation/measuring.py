@@ -1,7 +1,7 @@
-"""Runs what an evaluation needs: the models' answers, the baselines', and ragas' scores.
+"""Runs what an evaluation needs: the models' answers, the baselines', ragas' scores, the judge.
 
 Each is an artifact of its own, so that a report which only has to be compared with another
-champion is written from what lies in the store.
+champion is written from what lies in the store. What the judge said is kept by question.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,15 @@ from pathlib import Path
 from mlops_assets.artifacts import Artifact, ArtifactStore
 from mlops_assets.evaluation import baselines, generation, ragas_metrics
 from mlops_assets.evaluation.generation import Subject
-from mlops_assets.evaluation.records import Answer
+from mlops_assets.evaluation.judge import ABSENT, Judgement, judge_answers
+from mlops_assets.evaluation.judge_sample import OURS, RIVAL, draw_sample, judged_rows
+from mlops_assets.evaluation.records import TEST, Answer
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.evaluation.suites import Suite
 from mlops_assets.prompts import system_text
-from mlops_assets.refs import AdapterRef, BaseModelRef, ReleaseBundle, Row, SplitsRef
+from mlops_assets.refs import AdapterRef, BaseModelRef, ReleaseBundle, Row, SplitsRef, read_rows
+
+JUDGE_CACHE = "judge.db"
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,32 @@ def measure(
     classes = bool(candidate.splits.labels)
     fitted = baselines.answer_with_baselines(store, candidate.splits) if classes else None
     return Measured(answers, ragas, fitted)
+
+
+def judge(
+    store: ArtifactStore, candidate: Candidate, split: Path, spec: EvaluationSpec
+) -> Judgement:
+    """What the judge, if there is one, says of a sample of the test split.
+
+    Its answers so far lie beside the store: a failure is no part of them and is asked again.
+    """
+    if not spec.judge_url:
+        return ABSENT
+    rows = list(read_rows(split))
+    champion = candidate.champion
+    itself = champion is not None and champion.digest == candidate.bundle.digest
+    outputs = {
+        subject.name: [
+            one.text
+            for one in generation.read_predictions(
+                store, generation.predict(store, subject, split, rows, spec)
+            )
+        ]
+        for subject in subjects(store, candidate)
+        if subject.name == OURS or (subject.name == RIVAL and not itself)
+    }
+    sample = draw_sample(judged_rows(TEST, rows, outputs), spec)
+    return judge_answers(sample, spec, store.root.with_name(JUDGE_CACHE))
 
 
 def read_answers(store: ArtifactStore, measured: Measured) -> dict[str, list[Answer]]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from mlops_assets.evaluation import gate, metrics, scoring
 from mlops_assets.evaluation.comparison import Comparison
-from mlops_assets.evaluation.examples import split_examples, suite_examples
+from mlops_assets.evaluation.examples import excerpt, split_examples, suite_examples
 from mlops_assets.evaluation.scoring import Scored
 from mlops_assets.refs import Row
 
 TEMPLATE = "report.html.jinja"
+JUDGE_TEMPLATE = "judge.html.jinja"
 NAMES = {
     "base": "Base model",
     "tuned": "Tuned candidate",
@@ -80,6 +81,7 @@ def render(
         "points": points,
         "plain": plain,
         "metric": metric_name,
+        "excerpt": excerpt,
     }
     floors = gate.check_floors(report)
     rival = rival_of(report)
@@ -100,6 +102,7 @@ def render(
         unfit={name: part for name, part in report["suites"].items() if not part["applies"]},
         json=bool(report["fields"]),
         closeness=CLOSENESS,
+        judge_template=JUDGE_TEMPLATE,
         today=datetime.now(UTC).strftime("%d %B %Y"),
     )
 

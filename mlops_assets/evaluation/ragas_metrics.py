@@ -52,7 +52,7 @@ def ragas_means(pairs: Sequence[tuple[str, str]]) -> dict[str, float | None]:
 
     Raises LineageError when a metric has no number for some pair: it is never left out.
     """
-    os.environ.setdefault("RAGAS_DO_NOT_TRACK", "true")  # nothing is sent to its makers
+    os.environ["RAGAS_DO_NOT_TRACK"] = "true"  # nothing is sent to its makers
     logging.getLogger("absl").setLevel(logging.WARNING)  # rouge-score writes a line a row
     from ragas.metrics.collections import (
         BleuScore,

@@ -17,7 +17,8 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import generation, page, ragas_metrics, scoring
 from mlops_assets.evaluation.changes import summarise_changes
 from mlops_assets.evaluation.comparison import compare_records
-from mlops_assets.evaluation.measuring import Candidate, measure, read_answers, subjects
+from mlops_assets.evaluation.judge import Judgement
+from mlops_assets.evaluation.measuring import Candidate, judge, measure, read_answers, subjects
 from mlops_assets.evaluation.records import RECORDS, TEST, Record, make_records, write_records
 from mlops_assets.evaluation.report_facts import facts
 from mlops_assets.evaluation.spec import EvaluationSpec
@@ -66,6 +67,7 @@ def evaluate(
     suites = _suites(store, splits, spec)
     bundle = _bundle(store, splits, base, adapter, suites, spec)
     candidate = Candidate(splits, base, adapter, bundle, champion, suites)
+    judgement = judge(store, candidate, store.path(splits.artifact) / TEST_FILE, spec)
     recipe = Recipe(
         "eval_report",
         {
@@ -75,6 +77,7 @@ def evaluate(
             "versions": digest_json(asdict(bundle.versions)),
             "labels": digest_json(splits.labels),
             "suites": digest_json([[suite.name, suite.digest, suite.unfit] for suite in suites]),
+            "judgement": judgement.digest,
         },
         spec.model_dump(mode="json"),
         code_digest(__name__),
@@ -82,7 +85,7 @@ def evaluate(
     )
 
     def produce(directory: Path) -> dict[str, Any]:
-        report = _write_report(store, candidate, spec, directory)
+        report = _write_report(store, candidate, judgement, spec, directory)
         publish(directory, report)
         scores = {name: report[name] for name in ("exact_match", "valid_json") if name in report}
         return scores | {"versions": report["versions"]}
@@ -141,7 +144,11 @@ def _bundle(
 
 
 def _write_report(
-    store: ArtifactStore, candidate: Candidate, spec: EvaluationSpec, directory: Path
+    store: ArtifactStore,
+    candidate: Candidate,
+    judgement: Judgement,
+    spec: EvaluationSpec,
+    directory: Path,
 ) -> dict[str, Any]:
     split = store.path(candidate.splits.artifact) / TEST_FILE
     rows = list(read_rows(split))
@@ -155,12 +162,13 @@ def _write_report(
     }
     scores = {name: scoring.row_scores(expected, one) for name, one in systems.items()}
     asked = answer_suites(store, candidate.suites, subjects(store, candidate), spec)
-    records = [*make_records(TEST, rows, answers, scores), *asked]
+    records = [*judgement.add_to(make_records(TEST, rows, answers, scores)), *asked]
     write_records(directory / RECORDS, records)
     report = scoring.score(rows, expected, systems) | facts(candidate, measured, spec)
     rival = page.rival_of(report)
     compared = compare_records(_of(records, rival), _of(records, "tuned"))
     report |= {
+        "judge": dict(judgement.section),
         "suites": summarise_suites(candidate.suites, asked),
         "changes": {"against": rival, "suites": summarise_changes(compared)},
     }

@@ -43,5 +43,19 @@ def _scores(report: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     for suite, part in report["suites"].items():
         for metric, by_system in part["metrics"].items():
             scores[f"eval/suites/{suite}/{metric}"] = by_system["tuned"]
+    scores |= _judge(report.get("judge", {}))
     scores["eval/latency_p95_ms"] = report["latency"]["tuned"]["p95_ms"]
     return list(scores.items())
+
+
+def _judge(section: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the judge said and what it cost; nothing where nobody judged."""
+    if not section.get("configured"):
+        return {}
+    found = {f"eval/judge/{name}": value for name, value in section["scores"].items()}
+    found |= {f"eval/judge/spent/{name}": value for name, value in section["spent"].items()}
+    if section["preference"]:
+        found["eval/judge/preference"] = section["preference"]["mean"]
+    if section["agreement"]:
+        found["eval/judge/kappa"] = section["agreement"]["kappa"]
+    return found

@@ -1,9 +1,11 @@
 """What may be set about an evaluation, and the floors that a candidate must reach."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from mlops_assets.evaluation.judge_spec import JudgeSpec
 
 
-class EvaluationSpec(BaseModel):
+class EvaluationSpec(JudgeSpec):
     """How test split and suites are answered and scored, and what is good enough at all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
