@@ -11,6 +11,7 @@ from rich.console import Console
 from mlops_assets import approval_commands
 from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
+from mlops_assets.profiles import asset_config
 from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
 from mlops_assets.reproduction_verdict import DIFFERENT
@@ -104,6 +105,32 @@ def import_data(
         print_json(result.as_json())
     else:
         print_import(result)
+
+
+@app.command()
+@plain_errors
+def regressions(
+    of: Annotated[str, typer.Option(help="Whose failures: tuned, champion or base.")] = "tuned",
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="Only those that the candidate gets right.")
+    ] = False,
+    suite: Annotated[str, typer.Option(help="The suite that they belong to.")] = "regressions",
+    most: Annotated[int, typer.Option(min=1, max=10_000, help="Most cases to take.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Add the cases; else only show.")] = False,
+) -> None:
+    """Show what failed in the latest report; with --write, ask it of every later release."""
+    from mlops_assets.evaluation.regressions import (
+        find_regressions,
+        print_regressions,
+        write_regressions,
+    )
+    from mlops_assets.evaluation.spec import EvaluationSpec
+
+    directory = asset_config("eval_report").get("suites", EvaluationSpec().suites)
+    found = find_regressions(Home.from_environment(), directory, suite, of, fixed, most)
+    if write:
+        write_regressions(found)
+    print_regressions(found, written=write)
 
 
 @app.command()

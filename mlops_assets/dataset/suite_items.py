@@ -144,15 +144,9 @@ def _texts(lines: Iterable[str]) -> Iterator[str]:
         yield from (str(turn.get("content")) for turn in row.get("messages") or ())
 
 
-def main() -> None:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Write the shipped suites' items.")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--attacks", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    tickets = Tickets(options.seed, shipped_texts())
-    attacks = [json.loads(line) for line in options.attacks.read_text("utf-8").splitlines()]
+def write_suites(folder: Path, seed: int, attacks: Sequence[Mapping[str, Any]]) -> None:
+    """Write the items of each generated suite into ``folder``."""
+    tickets = Tickets(seed, shipped_texts())
     suites = {
         "golden": golden(tickets),
         "styles": styles(tickets),
@@ -161,7 +155,18 @@ def main() -> None:
     }
     for name, items in suites.items():
         lines = (json.dumps(found, ensure_ascii=False) for found in items)
-        write_lines(options.out / f"{name}.jsonl", lines)
+        write_lines(folder / f"{name}.jsonl", lines)
+
+
+def main() -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Write the shipped suites' items.")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--attacks", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    lines = options.attacks.read_text("utf-8").splitlines()
+    write_suites(options.out, options.seed, [json.loads(line) for line in lines])
 
 
 if __name__ == "__main__":

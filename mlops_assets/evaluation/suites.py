@@ -58,7 +58,7 @@ def read_suites(directory: str, fields: Sequence[str], tools: bool) -> list[Suit
     """
     if not directory:
         return []
-    folder = _resolve(directory)
+    folder = suite_folder(directory)
     files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     if not files:
         raise LineageError(
@@ -75,7 +75,8 @@ def eval_set_version(test: str, suites: Iterable[Suite]) -> str:
     return digest_json({"test": test, "suites": measured}) if measured else test
 
 
-def _resolve(directory: str) -> Path:
+def suite_folder(directory: str) -> Path:
+    """Its absolute path. Raises LineageError for a variable that is not set."""
     filled = os.path.expandvars(directory)
     if "$" in filled:
         raise LineageError(
@@ -85,14 +86,18 @@ def _resolve(directory: str) -> Path:
     return (PROJECT / Path(filled).expanduser()).absolute()
 
 
-def _read_suite(file: Path, fields: tuple[str, ...], tools: bool) -> Suite:
-    name = file.stem
-    if not NAME.fullmatch(name) or name == RESERVED:
+def read_suite_spec(file: Path) -> SuiteSpec:
+    """What a suite's YAML file says. Raises LineageError for anything that cannot be used."""
+    if not NAME.fullmatch(file.stem) or file.stem == RESERVED:
         raise LineageError(
             f"{file} has a name that no suite may have.",
             f"Use small letters, digits and _, and not {RESERVED!r}.",
         )
-    spec = _checked(SuiteSpec, _read_yaml(file), str(file))
+    return _checked(SuiteSpec, _read_yaml(file), str(file))
+
+
+def _read_suite(file: Path, fields: tuple[str, ...], tools: bool) -> Suite:
+    name, spec = file.stem, read_suite_spec(file)
     if reason := _unfit(spec, fields, tools):
         return Suite(name, spec, (), digest_json(spec.model_dump(mode="json")), reason)
     items = _read_items(file.with_name(spec.items), spec)
