@@ -4,15 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlops_assets.evaluation.comparison import Comparison, Difference
+from mlops_assets.evaluation.records import TEST
 
 
 def summarise_changes(compared: Iterable[Comparison]) -> dict[str, Any]:
-    """Counts by suite: for each metric, and by slice for the first one, which leads.
+    """Counts by suite, the test split first: for each metric, and by slice for the first one, which leads.
 
     ``{suite: {"leading": metric, "metrics": {metric: counts}, "slices": {dimension: {value:
     counts}}}}``, where counts has ``better``, ``worse``, ``same`` and ``unscored``.
     """
-    return {one.suite: _summary(one) for one in compared if one.pairs}
+    ordered = sorted(compared, key=lambda one: (one.suite != TEST, one.suite))
+    return {one.suite: _summary(one) for one in ordered if one.pairs}
 
 
 def _summary(one: Comparison) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What a suite's YAML file and its lines of JSONL may say; unknown keys are refused."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mlops_assets.artifacts import canonical_json
 from mlops_assets.evaluation.item_metrics import METRICS
 from mlops_assets.refs import Row
 
@@ -107,7 +107,7 @@ class Item(BaseModel):
     def reference(self) -> str:
         """``expected`` as text; empty where there is none."""
         if isinstance(self.expected, dict):
-            return canonical_json(self.expected).decode()
+            return json.dumps(self.expected, ensure_ascii=False, separators=(",", ":"))
         return self.expected or ""
 
     def row(self) -> Row:
