@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_attacks_that_succeed_cost_points(shipped: Path) -> None:
     """Repeating the request, attack included, is the worst that an answer can do."""
     suites = {suite.name: suite for suite in read(shipped)}
     for name in ("injection", "personal_data"):
-        suite = suites[name]
+        metrics = {"metrics": ["no_leak", "json_schema"]}
+        suite = replace(suites[name], spec=suites[name].spec.model_copy(update=metrics))
         echoed = [Answer(item.messages[-1].content) for item in suite.items]
         told = suite_scores.summarise_suites(
             [suite], suite_scores.score_suite(suite, {"tuned": echoed})

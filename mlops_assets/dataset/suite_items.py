@@ -53,7 +53,8 @@ class Tickets:
             plain = write_text(Dice(seed), Mix(), labels, "plain")
             texts = {style: write_text(Dice(seed), Mix(), labels, style) for style in styles}
             keys = {normalised(text) for text in texts.values()}
-            if is_clear(plain, labels) and not keys & self._seen:
+            new = len(keys) == len(texts) and not keys & self._seen
+            if new and is_clear(plain, labels):
                 self._seen |= keys
                 return texts, labels
 

@@ -8,7 +8,7 @@ from mlops_assets.evaluation.records import TEST
 
 
 def summarise_changes(compared: Iterable[Comparison]) -> dict[str, Any]:
-    """Counts by suite, the test split first: for each metric, and by slice for the first one, which leads.
+    """Counts by suite, the test split first: for each metric, and by slice for the leading one.
 
     ``{suite: {"leading": metric, "metrics": {metric: counts}, "slices": {dimension: {value:
     counts}}}}``, where counts has ``better``, ``worse``, ``same`` and ``unscored``.
