@@ -28,9 +28,11 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "ours": ("ours", {}),
-    "`generate`, sorted, one thread": ("generate", {}),
+    "ours, one thread": ("ours", ONE_THREAD),
+    "`generate`, one thread": ("generate", ONE_THREAD),
     "lm_eval, batch size auto": ("lm_eval", {}),
-    "lm_eval, the same, one thread": ("lm_eval", ONE_THREAD),
+    "lm_eval, batch size 64": ("lm_eval_64", {}),
+    "lm_eval, 64, one thread": ("lm_eval_64", ONE_THREAD),
 }
 PEER = "lm_eval, batch size auto"
 

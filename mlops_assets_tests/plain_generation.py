@@ -1,6 +1,6 @@
 """One contender of the benchmark of generation: the same prompts over the same merged model.
 
-python -m mlops_assets_tests.plain_generation ours|generate|lm_eval FOLDER
+python -m mlops_assets_tests.plain_generation ours|generate|lm_eval|lm_eval_64 FOLDER
 
 FOLDER holds what ``prepare`` wrote. It prints seconds and answers as one line of JSON: from the
 prompts' texts to the answers' texts, with the model loaded.
@@ -61,15 +61,18 @@ def read_prompts(folder: Path) -> list[str]:
 
 def ours(folder: Path) -> tuple[float, list[str]]:
     """As `eval_report` answers."""
-    return _timed(folder, lambda loaded, ids: decode(loaded, ids, BUDGET, BATCH, _silently).tokens)
+    return _timed(
+        folder,
+        lambda loaded, ids, workers: decode(loaded, ids, BUDGET, BATCH, _silently, workers).tokens,
+    )
 
 
 def generate(folder: Path) -> tuple[float, list[str]]:
-    """transformers' ``generate`` on our threads, in the same batches sorted by length."""
-    return _timed(folder, _generate)
+    """transformers' ``generate`` on one thread, in the same batches sorted by length."""
+    return _timed(folder, lambda loaded, ids, _: _generate(loaded, ids))
 
 
-def lm_eval(folder: Path) -> tuple[float, list[str]]:
+def lm_eval(folder: Path, batch_size: int | str = "auto") -> tuple[float, list[str]]:
     """lm-evaluation-harness as it comes, less the seconds in which it looks for a batch size."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -95,7 +98,7 @@ def lm_eval(folder: Path) -> tuple[float, list[str]]:
             model_args={"pretrained": str(folder / MODEL), "dtype": "float32"},
             tasks=[TASK],
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-            batch_size="auto",
+            batch_size=batch_size,
             device="cpu",
             bootstrap_iters=0,
         )
@@ -105,14 +108,14 @@ def lm_eval(folder: Path) -> tuple[float, list[str]]:
 
 
 def _timed(
-    folder: Path, answer: Callable[[LoadedModel, list[list[int]]], list[list[int]]]
+    folder: Path, answer: Callable[[LoadedModel, list[list[int]], int], list[list[int]]]
 ) -> tuple[float, list[str]]:
     loaded = load_model(folder / MODEL, None)
     texts = read_prompts(folder)
-    with fitting_threads(loaded.parameters):
+    with fitting_threads(loaded.parameters) as workers:
         started = time.perf_counter()
         prompts = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        tokens = answer(loaded, prompts)
+        tokens = answer(loaded, prompts, workers)
         answers = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return time.perf_counter() - started, answers
 
@@ -149,9 +152,17 @@ def _silently(*_: Any) -> None:
     """No progress."""
 
 
+CONTENDERS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
+    "ours": ours,
+    "generate": generate,
+    "lm_eval": lm_eval,
+    "lm_eval_64": lambda folder: lm_eval(folder, BATCH),
+}
+
+
 def main(name: str, folder: str) -> None:
     """Run the contender of this name."""
-    contender = {"ours": ours, "generate": generate, "lm_eval": lm_eval}[name]
+    contender = CONTENDERS[name]
     seconds, answers = contender(Path(folder))
     print(json.dumps({"seconds": seconds, "answers": answers}))
 

@@ -74,6 +74,11 @@ def test_no_answer_depends_on_the_batch_size(
     assert found[1].tokens[:20] == [_greedily(loaded, ids) for ids in asked[:20]]
 
 
+def test_batches_side_by_side_answer_the_same(loaded: LoadedModel, begun: list[list[int]]) -> None:
+    together = decode(loaded, begun, BUDGET, 7, _silently, workers=3)
+    assert together == _decode(loaded, begun, 7)
+
+
 def test_the_order_of_the_prompts_does_not_matter(
     loaded: LoadedModel, prompts: list[list[int]]
 ) -> None:

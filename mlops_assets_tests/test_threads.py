@@ -12,8 +12,9 @@ def test_a_small_model_works_on_one_and_they_are_put_back(parameters: int, threa
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with fitting_threads(parameters):
+        with fitting_threads(parameters) as side_by_side:
             assert torch.get_num_threads() == threads
+            assert threads * side_by_side == 2
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

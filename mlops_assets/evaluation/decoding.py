@@ -19,6 +19,7 @@ from typing import Any
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.model_loading import LoadedModel
 from mlops_assets.progress import Advance
+from mlops_assets.threads import side_by_side
 
 TIE = 1e-3
 """Difference of two logits under which a batch decides nothing; a thousand times what batching
@@ -61,11 +62,13 @@ def decode(
     budget: int,
     batch_size: int,
     advance: Advance,
+    workers: int = 1,
 ) -> Decoded:
     """Answer each of ``prompts`` (token ids) with at most ``budget`` tokens.
 
-    The longest go first: what does not fit in memory fails early. Raises LineageError when the
-    model computes a logit that is not finite.
+    The longest go first: what does not fit in memory fails early. On a CPU so many batches are
+    answered side by side as there are ``workers``. Raises LineageError when the model computes a
+    logit that is not finite.
     """
     import torch
 
@@ -74,16 +77,26 @@ def decode(
     again = 0
     with torch.inference_mode():
         plain = _network(loaded)
-        if not _batches(plain.start):
-            batch_size = 1
         shared = _shared(prompts) if _shares(plain.start) else 0
         network = _begun(plain, prompts[0][:shared]) if shared else plain
-        for first in range(0, len(order), batch_size):
-            batch = order[first : first + batch_size]
-            answers = _decode_batch(network, [prompts[i][shared:] for i in batch], budget, TIE)
-            for i, answer in zip(batch, answers, strict=True):
-                again += answer is None
-                found[i] = _alone(plain, prompts[i], budget) if answer is None else answer
+    if not _batches(plain.start):
+        batch_size = 1
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+    def answer(batch: list[int]) -> list[tuple[list[int], bool]]:
+        with torch.inference_mode():
+            tried = _decode_batch(network, [prompts[i][shared:] for i in batch], budget, TIE)
+            return [
+                (_alone(plain, prompts[i], budget), True) if tokens is None else (tokens, False)
+                for i, tokens in zip(batch, tried, strict=True)
+            ]
+
+    workers = min(workers, len(batches)) if loaded.device == "cpu" else 1
+    with side_by_side(max(workers, 1)) as mapped:
+        for batch, answers in zip(batches, mapped(answer, batches), strict=True):
+            for i, (tokens, alone) in zip(batch, answers, strict=True):
+                found[i] = tokens
+                again += alone
             advance(len(batch), "")
     return Decoded(found, shared, again)
 

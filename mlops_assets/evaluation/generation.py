@@ -90,8 +90,8 @@ def predict(
         loaded = load_model(base, adapter)
         to = directory / "predictions.jsonl"
         with (
-            fitting_threads(loaded.parameters),
-            _engine(engine, loaded, subject, spec.batch_size) as answer,
+            fitting_threads(loaded.parameters) as workers,
+            _engine(engine, loaded, subject, spec.batch_size, workers) as answer,
         ):
             summary = _answer_and_time(answer, loaded, subject, rows, spec, to)
         return {"engine": engine, "batch_size": spec.batch_size} | summary
@@ -184,13 +184,15 @@ def _texts(
 
 
 @contextmanager
-def _engine(name: str, loaded: LoadedModel, subject: Subject, batch_size: int) -> Iterator[Engine]:
+def _engine(
+    name: str, loaded: LoadedModel, subject: Subject, batch_size: int, workers: int
+) -> Iterator[Engine]:
     budget = subject.max_new_tokens
     if name == VLLM:
         with vllm_engine(loaded, budget) as answer:
             yield lambda prompts, _: Decoded(answer(prompts), 0, 0)
     else:
-        yield lambda prompts, advance: decode(loaded, prompts, budget, batch_size, advance)
+        yield lambda prompts, advance: decode(loaded, prompts, budget, batch_size, advance, workers)
 
 
 def _silently(steps: int, note: str) -> None:
