@@ -201,11 +201,13 @@ def test_status_names_a_damaged_reference(home: Home) -> None:
 
 @pytest.mark.slow
 def test_a_missed_floor_blocks_and_loses_nothing(lineage: LineageRun, tmp_path: Path) -> None:
-    """The blocking check ends the run; champion, candidate and ledger stay as they were."""
+    """The gate ends the run and is on the ledger; champion and candidate stay as they were."""
     before = lineage.status
-    profile = profile_with(tmp_path, "eval_report", minimum_exact_match=1.0)
+    profile = profile_with(tmp_path, "gate_verdict", minimum_exact_match=1.0)
     run = execute_job("lineage", "-c", profile, home=lineage.home)
     assert_one_clear_error(run, "blocking asset check failed")
+    assert "FAIL: floor/exact_match" in run.output
     after = lineage.status
-    for kept in ("champion", "candidate", "ledger_entries"):
+    assert after["ledger_entries"] == before["ledger_entries"] + 1
+    for kept in ("champion", "candidate"):
         assert after[kept] == before[kept]

@@ -19,6 +19,7 @@ ASSETS = (
     "base_model",
     "lora_adapter",
     "eval_report",
+    "gate_verdict",
     "registered_model",
     "promotion_decision",
     "prediction_log",
@@ -41,7 +42,7 @@ def test_the_status_for_machines(lineage: LineageRun) -> None:
     assert set(status["last_report"]["slices"]) == {"channel", "product", "language_style"}
     assert status["quarantine"]["total"] == sum(status["quarantine"]["by_reason"].values()) > 0
     assert status["drift"]["verdict"] == "no_drift"
-    assert status["ledger_entries"] == 1
+    assert status["ledger_entries"] == 2  # the gate's verdict, and the promotion
 
 
 def test_fine_tuning_teaches_the_task(lineage: LineageRun) -> None:

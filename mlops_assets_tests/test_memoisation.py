@@ -39,10 +39,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"lora_adapter": {"learning_rate": 2e-3}}, FROM_ADAPTER),
         ({"lora_adapter": {"rank": 8}}, FROM_ADAPTER),
-        ({"eval_report": {"minimum_exact_match": 0.5}}, {"eval_report"}),
+        ({"eval_report": {"examples": 5}}, {"eval_report"}),
         ({"dataset_splits": {"salt": "other"}}, FROM_SPLITS),
     ],
-    ids=["learning rate", "rank", "floor", "salt"],
+    ids=["learning rate", "rank", "examples", "salt"],
 )
 def test_configuration(built: Path, changes: dict[str, Any], expected: set[str]) -> None:
     assert rebuilt(built / "store", built / "data.jsonl", **changes) == expected

@@ -1,4 +1,4 @@
-"""The registry, the policy and the ledger, on a real MLflow with SQLite.
+"""The registry, decisions and the ledger, on a real MLflow with SQLite.
 
 The evaluation reports are written by hand, so that every outcome can be asked for.
 """
@@ -7,7 +7,7 @@ import json
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,31 +20,33 @@ from mlops_assets import provenance
 from mlops_assets.artifacts import Artifact, LineageError, Recipe
 from mlops_assets.home import Home
 from mlops_assets.ledger import KEPT, NO_VERDICT, PROMOTED, Ledger
-from mlops_assets.promotion import defs, evidence, package, policy, registry
+from mlops_assets.promotion import defs, package, registry
 from mlops_assets.promotion.decision import decide
 from mlops_assets.promotion.version_tags import REQUIRED, VersionTags, make_tags
 from mlops_assets.refs import (
     AdapterRef,
     DecisionRef,
     EvalReportRef,
+    GateRef,
     RegisteredModelRef,
     ReleaseBundle,
 )
 from mlops_assets.resources import RESOURCES, Workspace
+from mlops_assets.verdicts import FAIL, GATE, INCONCLUSIVE, PASS, Criterion, Gate
 from mlops_assets_tests.conftest import VERSIONS
 
 NAME = "support-tickets"
-SPEC = policy.PromotionSpec()
 ROWS = 400
 CODE = provenance.Provenance("c" * 40, False, "l" * 64, "s" * 64)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A candidate that was evaluated."""
+    """A candidate that was evaluated and judged."""
 
     adapter: AdapterRef
     evaluated: EvalReportRef
+    judged: GateRef
 
 
 ORIGIN = {
@@ -90,7 +92,6 @@ def make_report(
         "valid_json": {"base": 0.5, "tuned": 1.0, "champion": None},
         "fields": {"queue": {"accuracy": scores, "macro_f1": scores}},
         "slices": {"channel": {"email|web": {"count": ROWS, "exact_match": scores}}},
-        "floors": {"minimum_exact_match": 0.1, "minimum_valid_json": 0.5, "beat_majority": True},
         "candidate": "set by make_case",
         "champion": None,
         "correct": "correct.jsonl",
@@ -104,6 +105,7 @@ def make_case(
     seed: str,
     tuned: int = 300,
     champion: tuple[str, int] | None = None,
+    verdict: str = PASS,
     **changes: Any,
 ) -> Case:
     """A candidate of its own adapter, measured as ``make_report`` says.
@@ -123,132 +125,38 @@ def make_case(
     }
     artifact = make_artifact(home, "eval_report", f"{seed}{champion}{tuned}{changes}", files)
     trained = AdapterRef(adapter, base, bundle.versions, "mlflow-run", "dagster-run")
-    return Case(trained, EvalReportRef(artifact, bundle, against))
+    judged = make_gate(home, bundle, artifact, against, verdict)
+    return Case(trained, EvalReportRef(artifact, bundle, against), judged)
+
+
+def make_gate(
+    home: Home, bundle: ReleaseBundle, report: Artifact, champion: str | None, verdict: str
+) -> GateRef:
+    """A gate of one criterion."""
+    gate = Gate(
+        verdict,
+        bundle.digest,
+        report.digest,
+        champion,
+        (Criterion("floor/exact_match", verdict, "75.0%, at least 60.0% is needed"),),
+        {},
+    )
+    seed = f"{bundle.digest}{report.digest}{champion}{verdict}"
+    artifact = make_artifact(home, "gate_verdict", seed, {GATE: json.dumps(asdict(gate))})
+    return GateRef(artifact, bundle, report, champion, verdict)
 
 
 def decide_on(home: Home, case: Case, version: int = 1, name: str = NAME) -> DecisionRef:
     evaluated = case.evaluated
     registered = RegisteredModelRef(name, version, evaluated.bundle, evaluated.artifact)
-    return decide(home.store, home.ledger, registered, evaluated, SPEC, "run")
-
-
-# --- the policy ------------------------------------------------------------------------------
-
-
-def judged(tuned: int, champion: int | None = None, **options: Any) -> policy.Judgement:
-    against = "x" if champion is not None else None
-    report, outcomes = make_report(tuned, champion=champion, **options)
-    report["champion"] = against
-    return policy.judge(evidence.check(report, outcomes), against, SPEC)
-
-
-@pytest.mark.parametrize(
-    ("judgement", "outcome", "said"),
-    [
-        (lambda: judged(300), PROMOTED, "first champion"),
-        (lambda: judged(300, base=300), KEPT, "not better than base"),
-        (lambda: judged(300, base=296), KEPT, "not better than base"),
-        (lambda: judged(85), KEPT, "not better than majority"),
-        (lambda: judged(70, base=10), KEPT, "below the floor: beat_majority"),
-        (lambda: judged(300, floors={"minimum_exact_match": 0.9}), KEPT, "below the floor"),
-        (lambda: judged(300, champion=300), KEPT, "not better than the champion"),
-        (lambda: judged(304, champion=300), KEPT, "p = 0.1250"),
-        (lambda: judged(310, champion=300), PROMOTED, "better than the champion"),
-        (lambda: judged(290, champion=310), KEPT, "not better than the champion"),
-    ],
-)
-def test_policy(judgement: Callable[[], policy.Judgement], outcome: str, said: str) -> None:
-    found = judgement()
-    assert found.outcome == outcome
-    assert said in found.reason
-
-
-def test_a_significant_gain_of_no_use_is_not_promoted() -> None:
-    report, outcomes = make_report(310, champion=300)
-    report["champion"] = "x"
-    demanding = policy.PromotionSpec(min_effect=0.05)
-    found = policy.judge(evidence.check(report, outcomes), "x", demanding)
-    assert found.outcome == KEPT
-    assert found.numbers["p_champion"] < SPEC.alpha
-
-
-def test_too_few_rows_give_no_verdict() -> None:
-    report, outcomes = make_report(300)
-    few = policy.PromotionSpec(min_items=ROWS + 1)
-    assert policy.judge(evidence.check(report, outcomes), None, few).outcome == NO_VERDICT
-
-
-@pytest.mark.parametrize(
-    ("won", "lost", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (10, 2, 0.03857421875), (3, 3, 1.0)]
-)
-def test_mcnemar_is_exact(won: int, lost: int, p: float) -> None:
-    ours = [True] * won + [False] * lost + [True, False]
-    theirs = [False] * won + [True] * lost + [True, False]
-    assert policy.mcnemar(ours, theirs) == pytest.approx(p)
-
-
-# --- the evidence ----------------------------------------------------------------------------
-
-
-def _without(*path: str) -> Callable[[dict[str, Any]], None]:
-    def change(report: dict[str, Any]) -> None:
-        for key in path[:-1]:
-            report = report[key]
-        del report[path[-1]]
-
-    return change
-
-
-def _with(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
-    def change(report: dict[str, Any]) -> None:
-        for key in path[:-1]:
-            report = report[key]
-        report[path[-1]] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        _without("items"),
-        _without("candidate"),
-        _without("floors"),
-        _without("exact_match", "majority"),
-        _with(None, "exact_match", "base"),
-        _with(float("nan"), "exact_match", "tuned"),
-        _with(float("inf"), "exact_match", "majority"),
-        _with("0.9", "exact_match", "majority"),
-        _with(True, "exact_match", "majority"),
-        _with(0.9, "exact_match", "tuned"),
-        _with(None, "valid_json", "tuned"),
-        _with(float("nan"), "floors", "minimum_exact_match"),
-        _with(0.5, "floors", "minimum_luck"),
-        _with(ROWS + 1, "items"),
-        _with("another", "champion"),
-    ],
-)
-def test_incomplete_evidence_is_none(spoil: Callable[[dict[str, Any]], None]) -> None:
-    report, outcomes = make_report(300)
-    evidence.check(report, outcomes)
-    spoil(report)
-    with pytest.raises(evidence.NoEvidence):
-        evidence.check(report, outcomes)
-
-
-@pytest.mark.parametrize("value", [None, 1, "true"])
-def test_an_outcome_that_is_missing_is_none(value: Any) -> None:
-    report, outcomes = make_report(300)
-    outcomes[7]["tuned"] = value
-    with pytest.raises(evidence.NoEvidence, match="outcome of tuned"):
-        evidence.check(report, outcomes)
+    return decide(home.store, home.ledger, registered, case.judged, "run")
 
 
 # --- decisions and the ledger ----------------------------------------------------------------
 
 
 def test_deciding_again_finds_the_same_row(home: Home) -> None:
-    weak = make_case(home, "weak", tuned=60)
+    weak = make_case(home, "weak", verdict=FAIL)
     first, again = decide_on(home, weak), decide_on(home, weak)
     assert first == again
     assert first.outcome == KEPT
@@ -273,11 +181,9 @@ def test_a_better_candidate_replaces_the_champion_with_evidence(home: Home) -> N
     assert entry.decision.bundle.digest == second.bundle
     assert entry.decision.replaces == first.entry
     written = entry.decision.evidence
-    assert written["exact_match"]["champion"] == 0.5
     assert written["champion"] == first.bundle
-    assert written["trained_by"] == {"mlflow": "m"}
     assert written["decided_in_run"] == "run"
-    assert written["numbers"]["p_champion"] < 0.001
+    assert [item["verdict"] for item in written["criteria"]] == [PASS]
 
 
 def test_a_report_against_an_earlier_champion_is_stale(home: Home) -> None:
@@ -312,30 +218,27 @@ def test_another_models_champion_does_not_stand_in_the_way(home: Home) -> None:
     assert (found.outcome, "first champion" in found.reason) == (PROMOTED, True)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"items": None}, "items is missing"),
-        ({"correct": "../report.json"}, "does not name"),
-        ({"correct": "absent.jsonl"}, "cannot be read"),
-        ({"candidate": "x"}, "another bundle"),
-        ({"champion": ("y", None)}, "outcome of champion is missing"),
-    ],
-)
-def test_a_broken_report_gives_no_verdict(home: Home, changes: dict[str, Any], reason: str) -> None:
-    found = decide_on(home, make_case(home, "a", **changes))
-    assert found.outcome == NO_VERDICT
-    assert reason in found.reason
+@pytest.mark.parametrize(("verdict", "outcome"), [(FAIL, KEPT), (INCONCLUSIVE, NO_VERDICT)])
+def test_what_did_not_pass_is_not_promoted(home: Home, verdict: str, outcome: str) -> None:
+    found = decide_on(home, make_case(home, "a", verdict=verdict))
+    assert found.outcome == outcome
+    assert "floor/exact_match" in found.reason
     assert home.ledger.champion() is None
 
 
-def test_a_changed_report_is_refused(home: Home) -> None:
-    case = make_case(home, "a", tuned=60)
-    path = home.store.path(case.evaluated.artifact) / "report.json"
-    path.write_text(path.read_text().replace("0.15", "0.99"))
+def test_a_changed_gate_is_refused(home: Home) -> None:
+    case = make_case(home, "a", verdict=FAIL)
+    path = home.store.path(case.judged.artifact) / GATE
+    path.write_text(path.read_text().replace(FAIL, PASS))
     with pytest.raises(LineageError, match="changed after it was built"):
         decide_on(home, case)
     assert home.ledger.entries() == []
+
+
+def test_the_gate_of_another_bundle_is_refused(home: Home) -> None:
+    case, other = make_case(home, "a"), make_case(home, "b")
+    with pytest.raises(LineageError, match="not the bundle that the gate judged"):
+        decide_on(home, replace(case, judged=other.judged))
 
 
 def test_two_cannot_replace_the_same_champion(home: Home) -> None:
@@ -584,11 +487,15 @@ def materialize(case: Case, instance: dg.DagsterInstance, **config: Any) -> Any:
         return case.evaluated
 
     @dg.asset
+    def gate_verdict() -> GateRef:
+        return case.judged
+
+    @dg.asset
     def lora_adapter() -> AdapterRef:
         return case.adapter
 
     return dg.materialize(
-        [eval_report, lora_adapter, *(defs.defs.assets or [])],
+        [eval_report, gate_verdict, lora_adapter, *(defs.defs.assets or [])],
         resources=RESOURCES,
         instance=instance,
         run_config={"ops": config},

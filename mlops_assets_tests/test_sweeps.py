@@ -92,7 +92,7 @@ def ended(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, S
 def write_sweep(folder: Path, settings: Any = SETTINGS, **changes: Any) -> Path:
     """A sweep over the profile beside it; ``changes`` are of the sweep."""
     profile, file = folder / "profile.yaml", folder / "tiny.yaml"
-    ops = {KIND: {"config": settings}, "eval_report": {"config": {"minimum_exact_match": 0.5}}}
+    ops = {KIND: {"config": settings}, "gate_verdict": {"config": {"minimum_exact_match": 0.5}}}
     profile.write_text(yaml.safe_dump({"ops": ops}))
     file.write_text(yaml.safe_dump(SWEEP | {"profile": str(profile)} | changes))
     return file
@@ -162,7 +162,7 @@ def test_the_winner_is_a_profile_whose_adapter_lies_in_the_store(
     home, result = ended
     profile = load_profile(result.profile)
     check_settings(profile, settings_of(lineage_assets()))
-    assert asset_config("eval_report", profile) == {"minimum_exact_match": 0.5}
+    assert asset_config("gate_verdict", profile) == {"minimum_exact_match": 0.5}
     winner = FinetuneSpec(**asset_config(KIND, profile))
     assert winner == FinetuneSpec(**SETTINGS | result.best.params)
     splits, base = home.latest("dataset_splits"), home.latest("base_model")

@@ -1,6 +1,7 @@
-"""The asset `eval_report` and its blocking check, the absolute floor."""
+"""The assets `eval_report` and `gate_verdict`, and the blocking check `gate`."""
 
 import base64
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ import dagster as dg
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.code_digest import code_digest
-from mlops_assets.evaluation import gate, page, scoring
+from mlops_assets.evaluation import page, scoring
+from mlops_assets.evaluation.gate import decide_gate, headline, record_verdict
+from mlops_assets.evaluation.gate_spec import GateSpec
+from mlops_assets.evaluation.gate_summary import publish_result, withdraw_result
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.run_log import log_evaluation
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, SplitsRef
+from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef, GateRef, SplitsRef
 from mlops_assets.resources import Tracking, Workspace
+from mlops_assets.verdicts import FAIL, GATE, INCONCLUSIVE, JUNIT, PASS, SUMMARY, Gate, read_gate
 
 
 class EvaluationConfig(EvaluationSpec, dg.Config):
@@ -49,6 +54,7 @@ def eval_report(
             log_evaluation(run, directory, report)
 
     with workspace.stage(context) as store:
+        withdraw_result(workspace.home.gate)
         entry = workspace.home.ledger.champion(workspace.model)
         champion = entry.decision.bundle if entry else None
         ref = evaluate(store, dataset_splits, base_model, lora_adapter, champion, config, publish)
@@ -61,29 +67,86 @@ def eval_report(
     )
 
 
-@dg.asset_check(asset=eval_report, blocking=True)
-def absolute_floor(workspace: Workspace, eval_report: EvalReportRef) -> dg.AssetCheckResult:
-    """Whether the candidate reaches the floors that stand in the report: exact match, valid
-    JSON, and more than the commonest answer. A missing number is no verdict and fails."""
-    try:
-        floors = gate.check_floors(read_report(workspace.home.store, eval_report.artifact))
-    except LineageError as error:
-        return dg.AssetCheckResult(passed=False, description=f"No verdict: {error}")
-    return dg.AssetCheckResult(
-        passed=gate.passes(floors),
-        description="; ".join(str(floor) for floor in floors),
-        metadata={"floors": dg.MetadataValue.table([_floor_record(floor) for floor in floors])},
+class GateConfig(GateSpec, dg.Config):
+    """The gate's settings as run config."""
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"python", "sqlite"},
+    owners=["team:ml-platform"],
+    code_version=code_digest(decide_gate.__module__),
+)
+def gate_verdict(
+    context: dg.AssetExecutionContext,
+    config: GateConfig,
+    workspace: Workspace,
+    eval_report: EvalReportRef,
+) -> dg.MaterializeResult[GateRef]:
+    """Whether a person may be asked to promote the candidate: PASS, FAIL or INCONCLUSIVE for
+    each criterion, with the numbers that decided. Exact paired tests against the champion on
+    the same items, slices and suites that must not be worse, floors, ceilings, green checks.
+    `summary.md` is a comment for a pull request, `junit.xml` for a CI service; the verdict is
+    a row on the ledger.
+    """
+    with workspace.stage(context) as store:
+        home = workspace.home
+        withdraw_result(home.gate)
+        ref = decide_gate(store, home.checks, eval_report, config)
+        found = read_gate(store, ref)
+        entry = record_verdict(home.ledger, workspace.model, ref, found)
+        publish_result(store, ref, home.gate)
+        metadata = _gate_metadata(store.path(ref.artifact), found)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(ref.artifact.digest),
+        metadata=metadata
+        | {"from_store": ref.artifact.reused}
+        | ({"ledger_entry": entry.entry} if entry else {}),
     )
 
 
-def _floor_record(floor: gate.Floor) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "floor": floor.name,
-            "measured": page.percent(floor.measured),
-            "required": page.percent(floor.required),
-            "verdict": floor.verdict,
-        }
+@dg.asset_check(asset=gate_verdict, blocking=True)
+def gate(workspace: Workspace, gate_verdict: GateRef) -> dg.AssetCheckResult:
+    """Whether every criterion passes. FAIL stops the run; INCONCLUSIVE does too, unless the
+    setting `allow_inconclusive` of `gate_verdict` lets it pass, and even then promotes nothing."""
+    try:
+        found = read_gate(workspace.home.store, gate_verdict)
+    except LineageError as error:
+        return dg.AssetCheckResult(passed=False, description=f"No verdict: {error}")
+    tolerated = found.verdict == INCONCLUSIVE and found.spec["allow_inconclusive"] is True
+    return dg.AssetCheckResult(
+        passed=found.verdict == PASS or tolerated,
+        description=headline(found),
+        metadata={"criteria": _criteria(found, FAIL, INCONCLUSIVE)},
+    )
+
+
+def _gate_metadata(directory: Path, found: Gate) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "decided_by": headline(found),
+        "criteria": _criteria(found, FAIL, INCONCLUSIVE, PASS),
+        "summary": dg.MetadataValue.md((directory / SUMMARY).read_text("utf-8")),
+        "gate_json": dg.MetadataValue.path(str(directory / GATE)),
+        "junit": dg.MetadataValue.path(str(directory / JUNIT)),
+        "candidate": found.candidate,
+        "champion": found.champion or "none yet",
+    }
+
+
+def _criteria(found: Gate, *verdicts: str) -> dg.TableMetadataValue:
+    """The criteria with these verdicts, in this order of them."""
+    columns = ("verdict", "criterion", "what_decided", "numbers")
+    rows = [
+        (item.verdict, item.name, item.detail, json.dumps(dict(item.numbers)))
+        for verdict in verdicts
+        for item in found.criteria
+        if item.verdict == verdict
+    ]
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in columns]),
     )
 
 
@@ -146,4 +209,4 @@ def _slices(report: Mapping[str, Any]) -> list[dg.TableRecord]:
     ]
 
 
-defs = dg.Definitions(assets=[eval_report], asset_checks=[absolute_floor])
+defs = dg.Definitions(assets=[eval_report, gate_verdict], asset_checks=[gate])

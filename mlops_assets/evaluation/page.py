@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.evaluation import gate, metrics, scoring
+from mlops_assets.evaluation import metrics, scoring
 from mlops_assets.evaluation.comparison import Comparison
 from mlops_assets.evaluation.examples import excerpt, split_examples, suite_examples
 from mlops_assets.evaluation.scoring import Scored
@@ -83,7 +83,6 @@ def render(
         "metric": metric_name,
         "excerpt": excerpt,
     }
-    floors = gate.check_floors(report)
     rival = rival_of(report)
     return environment.get_template(TEMPLATE).render(
         report=report,
@@ -92,8 +91,6 @@ def render(
         names=NAMES,
         short=SHORT,
         colours=COLOURS,
-        floors=floors,
-        passed=gate.passes(floors),
         rival=rival,
         confusion=_confusion(report, expected, systems["tuned"]) if report["fields"] else None,
         examples=split_examples(rows, systems["tuned"], systems[rival], report["settings"]),

@@ -63,7 +63,6 @@ def evaluate(
             f"The adapter {adapter.artifact.key[:12]} was trained on another base model.",
             "Materialise `lora_adapter` again.",
         )
-    _check_floors_apply(splits, spec)
     suites = _suites(store, splits, spec)
     bundle = _bundle(store, splits, base, adapter, suites, spec)
     candidate = Candidate(splits, base, adapter, bundle, champion, suites)
@@ -108,14 +107,6 @@ def read_report(store: ArtifactStore, report: Artifact) -> dict[str, Any]:
             f"{path} cannot be read.", "Delete its directory and materialise `eval_report` again."
         ) from error
     return content
-
-
-def _check_floors_apply(splits: SplitsRef, spec: EvaluationSpec) -> None:
-    if not splits.labels and spec.minimum_valid_json:
-        raise LineageError(
-            "The answers are free text, which is not meant to be JSON.",
-            "Set eval_report's minimum_valid_json to 0.",
-        )
 
 
 def _suites(store: ArtifactStore, splits: SplitsRef, spec: EvaluationSpec) -> list[Suite]:

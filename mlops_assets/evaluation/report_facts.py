@@ -10,22 +10,16 @@ from mlops_assets.evaluation.measuring import Candidate, Measured
 from mlops_assets.evaluation.records import RECORDS
 from mlops_assets.evaluation.spec import EvaluationSpec
 
-FLOORS = {"minimum_exact_match", "minimum_valid_json", "beat_majority"}
-TEXT_FLOORS = {"minimum_exact_match"}  # free text is no JSON and has no commonest answer
-
 
 def facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> dict[str, Any]:
     """The part of ``report.json`` that compares no answers."""
-    settings = spec.model_dump(mode="json")
-    floors = FLOORS if candidate.splits.labels else TEXT_FLOORS
     timings = {name: artifact.summary for name, artifact in measured.predictions.items()}
     return {
         "ragas": _ragas(measured.ragas),
         "latency": {name: _part(timings.get(name), "latency_") for name in scoring.MODELS},
         "tokens": {name: _part(timings.get(name), "", "latency_") for name in scoring.MODELS},
         "answers": "json" if candidate.splits.labels else "text",
-        "floors": {name: settings[name] for name in sorted(floors)},
-        "settings": {name: value for name, value in settings.items() if name not in FLOORS},
+        "settings": spec.model_dump(mode="json"),
         "candidate": candidate.bundle.digest,
         "champion": candidate.champion.digest if candidate.champion else None,
         "versions": asdict(candidate.bundle.versions),

@@ -1,4 +1,4 @@
-"""What may be set about an evaluation, and the floors that a candidate must reach."""
+"""What may be set about an evaluation; what a candidate has to reach stands in ``gate_spec``."""
 
 from pydantic import ConfigDict, Field
 
@@ -6,7 +6,7 @@ from mlops_assets.evaluation.judge_spec import JudgeSpec
 
 
 class EvaluationSpec(JudgeSpec):
-    """How test split and suites are answered and scored, and what is good enough at all."""
+    """How test split and suites are answered and scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,12 +41,3 @@ class EvaluationSpec(JudgeSpec):
         " for an environment variable.",
     )
     seed: int = Field(20, ge=0, le=2**31 - 1, description="Seed of every sample drawn (integer).")
-    minimum_exact_match: float = Field(
-        0.0, ge=0, le=1, description="Floor: lowest exact match of the candidate (share, 0 to 1)."
-    )
-    minimum_valid_json: float = Field(
-        0.0, ge=0, le=1, description="Floor: lowest rate of JSON objects answered (share, 0 to 1)."
-    )
-    beat_majority: bool = Field(
-        True, description="Floor: exact match must exceed the majority baseline's (yes or no)."
-    )

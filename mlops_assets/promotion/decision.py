@@ -1,56 +1,53 @@
 """From a registered candidate to a row in the decision ledger.
 
-Deciding again is harmless: the row's key is made of the bundle, the report's content, the
-policy and the champion compared with, so the same question finds the answer that was given.
-A candidate that already is the champion gets no second row.
+The gate's result is read again from its verified artifact. Deciding again is harmless: the row's
+key is made of the bundle, the gate and the champion compared with, so the same question finds
+the answer that was given. A candidate that already is the champion gets no second row.
 """
 
 import logging
-from dataclasses import asdict
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, LineageError, digest_json
 from mlops_assets.ledger import KEPT, NO_VERDICT, PROMOTED, Decision, Ledger, LedgerEntry
-from mlops_assets.promotion.evidence import Evidence, NoEvidence, read_evidence
-from mlops_assets.promotion.policy import VERSION, Judgement, PromotionSpec, judge
-from mlops_assets.refs import DecisionRef, EvalReportRef, RegisteredModelRef
+from mlops_assets.refs import DecisionRef, GateRef, RegisteredModelRef
+from mlops_assets.verdicts import FAIL, PASS, Gate, read_gate
 
 logger = logging.getLogger(__name__)
 
 
 def decide(
-    store: ArtifactStore,
-    ledger: Ledger,
-    registered: RegisteredModelRef,
-    evaluated: EvalReportRef,
-    spec: PromotionSpec,
-    run: str,
+    store: ArtifactStore, ledger: Ledger, registered: RegisteredModelRef, judged: GateRef, run: str
 ) -> DecisionRef:
-    """Judge the candidate on its report and write the decision down.
+    """Promote the candidate that passed the gate, and write the decision down.
 
-    ``run`` is the Dagster run that asks. Raises LineageError when the report was changed, is
-    of another bundle, or when another process promoted something meanwhile.
+    ``run`` is the Dagster run that asks. Raises LineageError when the gate's artifact was changed,
+    is of another bundle, or when another process promoted something meanwhile.
     """
-    _check_inputs(registered, evaluated)
+    gate = read_gate(store, judged)
+    if registered.bundle.digest != gate.candidate:
+        raise LineageError(
+            f"Version {registered.version} of {registered.name} is not the bundle that the"
+            " gate judged.",
+            "Materialise `registered_model` again.",
+        )
     champion = ledger.champion(registered.name)
-    store.path(evaluated.artifact)  # a changed report is an error, decided upon or not
     if champion and champion.decision.bundle.digest == registered.bundle.digest:
-        reason = f"already the champion since {champion.at}"
-        return _ref(champion, registered, PROMOTED, reason)
-    key = _key(registered, evaluated, spec, champion)
+        return _ref(champion, registered, PROMOTED, f"already the champion since {champion.at}")
+    key = _key(registered, judged, champion)
     if earlier := ledger.find(key):
         return _again(earlier, registered)
-    evidence, judgement = _judge(store, ledger, registered, evaluated, spec, champion)
+    outcome, reason = _outcome(ledger, registered, gate, champion)
     entry = ledger.append(
         Decision(
             key=key,
-            outcome=judgement.outcome,
-            reason=judgement.reason,
+            outcome=outcome,
+            reason=reason,
             model=registered.name,
             version=registered.version,
             bundle=registered.bundle,
-            evidence=_written(evidence, judgement, evaluated, spec) | {"decided_in_run": run},
-            replaces=_replaced(judgement, champion),
+            evidence=_written(judged, gate) | {"decided_in_run": run},
+            replaces=(champion.entry if champion else 0) if outcome == PROMOTED else None,
         )
     )
     logger.info("%s: %s", entry.decision.outcome, entry.decision.reason)
@@ -66,35 +63,17 @@ def _again(earlier: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:
     return _ref(earlier, registered, earlier.decision.outcome, earlier.decision.reason)
 
 
-def _check_inputs(registered: RegisteredModelRef, evaluated: EvalReportRef) -> None:
-    if registered.bundle.digest != evaluated.bundle.digest:
-        raise LineageError(
-            f"Version {registered.version} of {registered.name} is not the bundle that the"
-            " report measured.",
-            "Materialise `registered_model` again.",
-        )
-
-
-def _judge(
-    store: ArtifactStore,
-    ledger: Ledger,
-    registered: RegisteredModelRef,
-    evaluated: EvalReportRef,
-    spec: PromotionSpec,
-    champion: LedgerEntry | None,
-) -> tuple[Evidence | None, Judgement]:
-    try:
-        evidence = read_evidence(store, evaluated.artifact)
-    except NoEvidence as error:
-        return None, Judgement(NO_VERDICT, str(error))
-    if evidence.candidate != registered.bundle.digest:
-        return evidence, Judgement(NO_VERDICT, "the report is of another bundle")
+def _outcome(
+    ledger: Ledger, registered: RegisteredModelRef, gate: Gate, champion: LedgerEntry | None
+) -> tuple[str, str]:
     against = champion.decision.bundle.digest if champion else None
-    compared = _own(ledger, registered.name, evidence.champion)
-    if compared != against:
-        reason = "the champion changed after the report: evaluate again"
-        return evidence, Judgement(NO_VERDICT, reason)
-    return evidence, judge(evidence, against, spec)
+    if _own(ledger, registered.name, gate.champion) != against:
+        return NO_VERDICT, "the champion changed after the gate: evaluate again"
+    undone = ", ".join(item.name for item in gate.criteria if item.verdict != PASS)
+    if gate.verdict != PASS:
+        return KEPT if gate.verdict == FAIL else NO_VERDICT, f"gate {gate.verdict}: {undone}"
+    kind = "better than the champion" if champion else "first champion"
+    return PROMOTED, f"{kind}: all {len(gate.criteria)} criteria of the gate pass"
 
 
 def _own(ledger: Ledger, model: str, compared: str | None) -> str | None:
@@ -106,46 +85,27 @@ def _own(ledger: Ledger, model: str, compared: str | None) -> str | None:
     return None if compared in others - own else compared
 
 
-def _key(
-    registered: RegisteredModelRef,
-    evaluated: EvalReportRef,
-    spec: PromotionSpec,
-    champion: LedgerEntry | None,
-) -> str:
+def _key(registered: RegisteredModelRef, judged: GateRef, champion: LedgerEntry | None) -> str:
     return digest_json(
         {
             "model": registered.name,
             "bundle": registered.bundle.digest,
-            "report": evaluated.artifact.digest,
-            "policy": spec.model_dump(mode="json") | {"version": VERSION},
+            "gate": judged.artifact.digest,
             "champion": champion.decision.bundle.digest if champion else None,
         }
     )
 
 
-def _replaced(judgement: Judgement, champion: LedgerEntry | None) -> int | None:
-    if judgement.outcome != PROMOTED:
-        return None
-    return champion.entry if champion else 0
-
-
-def _written(
-    evidence: Evidence | None, judgement: Judgement, evaluated: EvalReportRef, spec: PromotionSpec
-) -> dict[str, Any]:
+def _written(judged: GateRef, gate: Gate) -> dict[str, Any]:
     """The evidence as the ledger keeps it: enough to check the decision without the store."""
-    written: dict[str, Any] = {
-        "report": {"key": evaluated.artifact.key, "digest": evaluated.artifact.digest},
-        "policy": spec.model_dump(mode="json") | {"version": VERSION},
-        "numbers": judgement.numbers,
-    }
-    if evidence is None:
-        return written
-    return written | {
-        "items": evidence.items,
-        "trained_by": dict(evidence.trained_by),
-        "exact_match": dict(evidence.exact_match),
-        "champion": evidence.champion,
-        "floors": [asdict(floor) for floor in evidence.floors],
+    return {
+        "gate": {"key": judged.artifact.key, "digest": judged.artifact.digest},
+        "report": {"key": judged.report.key, "digest": judged.report.digest},
+        "champion": gate.champion,
+        "criteria": [
+            {"name": item.name, "verdict": item.verdict, "detail": item.detail}
+            for item in gate.criteria
+        ],
     }
 
 

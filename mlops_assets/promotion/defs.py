@@ -12,19 +12,15 @@ from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, digest
 from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
-from mlops_assets.promotion import decision, package, policy, registry
+from mlops_assets.promotion import decision, package, registry
 from mlops_assets.promotion.approval_alerts import send_alerts
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
 from mlops_assets.provenance import find_provenance
-from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, RegisteredModelRef
+from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, GateRef, RegisteredModelRef
 from mlops_assets.resources import Tracking, Workspace
 
 OWNERS = ["team:ml-platform"]
 PACKAGE = Path(mlops_assets.__file__).resolve().parent
-
-
-class PromotionConfig(policy.PromotionSpec, dg.Config):
-    """Settings of the promotion policy."""
 
 
 @dg.asset(
@@ -32,6 +28,7 @@ class PromotionConfig(policy.PromotionSpec, dg.Config):
     kinds={"mlflow"},
     owners=OWNERS,
     code_version=code_digest(package.__name__),
+    deps=["gate_verdict"],  # whose check stops what may not be registered
     pool="registry",
 )
 def registered_model(
@@ -76,26 +73,25 @@ def registered_model(
     group_name="promotion",
     kinds={"mlflow", "sqlite"},
     owners=OWNERS,
-    code_version=policy.VERSION,
+    code_version=code_digest(decision.__name__),
     pool="registry",
 )
 def promotion_decision(
     context: dg.AssetExecutionContext,
-    config: PromotionConfig,
     workspace: Workspace,
     registered_model: RegisteredModelRef,
-    eval_report: EvalReportRef,
+    gate_verdict: GateRef,
 ) -> dg.MaterializeResult[DecisionRef]:
     """Whether the candidate becomes the champion: promoted, kept or no verdict.
 
-    Reads the report again from its verified artifact and compares with the champion by an
-    exact paired test. The decision is a row in the ledger with its evidence; the registry's
-    aliases `champion` and `previous` follow the ledger. A missing number never promotes.
+    Reads the gate's result again from its verified artifact: a candidate that passed against
+    the champion of now is promoted. The decision is a row in the ledger with its evidence; the
+    registry's aliases `champion` and `previous` follow the ledger.
     """
     with workspace.stage(context) as store:
         home = workspace.home
         ref = decision.decide(
-            store, home.ledger, registered_model, eval_report, config, context.run.run_id
+            store, home.ledger, registered_model, gate_verdict, context.run.run_id
         )
         aliases = registry.reconcile(home, registered_model.name)
         entries = home.ledger.entries()
