@@ -1,11 +1,15 @@
 """The judge in a whole evaluation: report, page, records, and what is asked again."""
 
 import json
+import socket
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from mlops_assets.evaluation.records import RECORDS, Record, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
@@ -13,8 +17,9 @@ from mlops_assets.evaluation.run_log import _scores
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.home import Home
 from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef
+from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
-from mlops_assets_tests.judge_server import JudgeServer, serve_judge, write_calibration
+from mlops_assets_tests.judge_server import CALIBRATION, JudgeServer, serve_judge, write_calibration
 from mlops_assets_tests.test_evaluation import (
     copy_files,
     make_rows,
@@ -182,3 +187,42 @@ def test_settings_without_effect_on_the_words_ask_nothing_again(lab, server) -> 
     lab.parts = (splits, base, replace(adapter, mlflow_run="another"))
     lab.measure(judge_rows=JUDGED + 1, judge_ragas=False, **judged_by(server))
     assert asked < len(server.requests) <= asked + JUDGED + 1
+
+
+@pytest.mark.slow
+def test_a_real_server_whose_model_cannot_judge_gets_no_vote(lab, models, tmp_path) -> None:
+    """`transformers serve` with a model that writes no JSON, let alone a verdict."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [script("transformers"), "serve", str(models / "base"), "--host", "127.0.0.1"]
+    with (tmp_path / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [*serve, "--port", str(port)],
+            env=environment_for(tmp_path) | {"HF_HUB_OFFLINE": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_until_healthy(process, f"http://127.0.0.1:{port}/health")
+            url, model = f"http://127.0.0.1:{port}/v1", str(models / "base")
+            ref = lab.measure(judge_url=url, judge_model=model, judge_answer_tokens=16)
+        finally:
+            process.terminate()
+            process.wait(20)
+    section = lab.report(ref)["judge"]
+    assert (section["vote"], section["complete"], section["agreement"]) == (False, False, None)
+    assert "No verdict on some answers that people have scored" in section["reason"]
+    assert 8 <= section["spent"]["calls"] <= CALIBRATION
+    assert section["spent"]["answer_tokens"] > 0
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server ended"
+        try:
+            if requests.get(url, timeout=1).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.1)
+    raise AssertionError("the server did not start")

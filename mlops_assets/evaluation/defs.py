@@ -167,6 +167,7 @@ def _metadata(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         "candidate": report["candidate"],
         "champion": report["champion"] or "none yet",
         "test_rows": report["items"],
+        "judge": report["judge"]["reason"],
     }
 
 
