@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_json
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, Versions, write_jsonl
 from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.base_model import provide
@@ -41,19 +42,28 @@ STEPS = 12
 
 def make_inputs(store: ArtifactStore) -> tuple[SplitsRef, BaseModelRef]:
     """Eighty rows and a base model, made in ``store`` or found there."""
-    rows = {"train": range(80), "validation": range(80, 100), "test": range(100, 110)}
+    numbers = {"train": range(80), "validation": range(80, 100), "test": range(100, 110)}
+    rows = {name: [_row(number) for number in some] for name, some in numbers.items()}
+    splits = put_splits(store, rows, {"queue": tuple(QUEUES)})
+    return splits, provide(store, splits, BASE)
+
+
+def put_splits(
+    store: ArtifactStore,
+    rows: Mapping[str, Sequence[Row]],
+    labels: Mapping[str, tuple[str, ...]],
+) -> SplitsRef:
+    """The rows as the asset `dataset_splits` leaves them."""
 
     def produce(directory: Path) -> dict[str, str]:
-        for name, numbers in rows.items():
-            write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
+        for name, part in rows.items():
+            write_jsonl(directory / f"{name}.jsonl", part)
         return {}
 
-    artifact = store.build(Recipe("dataset_splits", {}, {}, "1"), produce)
-    sizes = {name: len(numbers) for name, numbers in rows.items()}
-    splits = SplitsRef(
-        artifact, Versions("d" * 32, "p" * 32, "e" * 32), sizes, {"queue": tuple(QUEUES)}
-    )
-    return splits, provide(store, splits, BASE)
+    known = digest_json({name: [asdict(row) for row in part] for name, part in rows.items()})
+    artifact = store.build(Recipe("dataset_splits", {"rows": known}, {}, "1"), produce)
+    counts = {name: len(part) for name, part in rows.items()}
+    return SplitsRef(artifact, Versions("d" * 32, "p" * 64, "e" * 64), counts, labels)
 
 
 def train(root: Path, spec: FinetuneSpec = SPEC) -> Artifact:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.evaluation.decoding import decode
 from mlops_assets.evaluation.model_loading import load_model
-from mlops_assets.refs import BaseModelRef, Row, SplitsRef, Versions, read_rows, write_jsonl
+from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.training.adapters import save_weights
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.encoding import encode
@@ -17,7 +17,7 @@ from mlops_assets.training.finetune import finetune
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.trainer import make_trainer
-from mlops_assets_tests.small_training import no_tracker
+from mlops_assets_tests.small_training import no_tracker, put_splits
 
 QUEUES = {"billing": "invoice charged twice", "shipping": "parcel box late", "login": "password"}
 LABELS = {"queue": tuple(QUEUES)}
@@ -69,17 +69,8 @@ def splits(store: ArtifactStore) -> SplitsRef:
     return _splits(store, [_row(number) for number in range(60)])
 
 
-def _splits(store: ArtifactStore, rows: list[Row], name: str = "pairs") -> SplitsRef:
-    shares = {"train": rows[:-12], "validation": rows[-12:]}
-
-    def produce(directory: Path) -> dict[str, str]:
-        for split, part in shares.items():
-            write_jsonl(directory / f"{split}.jsonl", part)
-        return {}
-
-    artifact = store.build(Recipe("dataset_splits", {}, {"name": name}, "1"), produce)
-    counts = {split: len(part) for split, part in shares.items()}
-    return SplitsRef(artifact, Versions("d" * 32, "p" * 64, "e" * 64), counts, LABELS)
+def _splits(store: ArtifactStore, rows: list[Row]) -> SplitsRef:
+    return put_splits(store, {"train": rows[:-12], "validation": rows[-12:]}, LABELS)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from mlops_assets.training.template_fidelity import (
     stop_tokens,
 )
 from mlops_assets_tests.small_training import no_tracker
-from mlops_assets_tests.test_training import FAST, TINY, _splits
+from mlops_assets_tests.two_field_tickets import FAST, TINY, make_splits
 
 CALL = {
     "id": "c1",
@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="module")
 def splits(store: ArtifactStore) -> SplitsRef:
-    return _splits(store, 120)
+    return make_splits(store, 120)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_the_end_of_a_turn_is_learnt(
     assert probabilities[0] < 0.5
     assert probabilities[1] > 0.9
     with pytest.raises(LineageError, match="trained on other splits"):
-        check_fidelity(store, _splits(store, 12), tuned)
+        check_fidelity(store, make_splits(store, 12), tuned)
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_check_ends_the_run_before_anything_is_measured(
 
     @dg.asset
     def dataset_splits() -> SplitsRef:
-        return _splits(Home.from_environment().store, 24)
+        return make_splits(Home.from_environment().store, 24)
 
     @dg.asset(deps=[lora_adapter])
     def eval_report() -> None:

@@ -1,8 +1,7 @@
-"""The stage `training`: the base model's three sources, and the LoRA fine-tune."""
+"""The stage `training`: what is trained on, the fine-tuning, and the assets."""
 
 import json
 import logging
-import os
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
-from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows, write_jsonl
+from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.trackers import TrackedRun
 from mlops_assets.training.adapters import CONFIG, WEIGHTS
 from mlops_assets.training.base_model import provide
@@ -21,39 +20,15 @@ from mlops_assets.training.finetune import CURVE, LOG, finetune
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.template_fidelity import TRAINED_ON
-from mlops_assets.training.tokenizer import train_tokenizer
 from mlops_assets.training.training_log import Step, TrainingLog, Validation
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.small_training import no_tracker
-
-QUEUES = {"billing": "invoice charged twice", "shipping": "parcel box late", "login": "password"}
-PRIORITIES = {"low": "no hurry", "high": "urgent now"}
-LABELS = {"queue": tuple(QUEUES), "priority": tuple(PRIORITIES)}
-TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "layers": 1, "heads": 1}
-TINY |= {"pretrain_epochs": 2, "pretrain_batch_tokens": 256}
-FAST = {"rank": 8, "alpha": 8, "epochs": 12, "pack_tokens": 256, "learning_rate": 1e-2}
-FAST |= {"word_dropout": 0.1, "label_smoothing": 0.05}
-FOREIGN = "1234567890" * 4  # a commit of the right form
-
-
-def _row(number: int) -> Row:
-    queue, priority = list(QUEUES)[number % 3], list(PRIORITIES)[number // 3 % 2]
-    text = f"Hello, {QUEUES[queue]} number {number % 17}, {PRIORITIES[priority]}!"
-    answer = json.dumps({"queue": queue, "priority": priority}, separators=(",", ":"))
-    messages = ({"role": "user", "content": text}, {"role": "assistant", "content": answer})
-    return Row(f"r{number}", "", f"g{number}", messages, {})
-
-
-def _splits(store: ArtifactStore, train: int = 240) -> SplitsRef:
-    rows = {"train": range(train), "validation": range(300, 330), "test": range(400, 410)}
-
-    def produce(directory: Path) -> dict[str, str]:
-        for name, numbers in rows.items():
-            write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
-        return {}
-
-    artifact = store.build(Recipe("dataset_splits", {}, {"train": train}, "1"), produce)
-    return SplitsRef(artifact, VERSIONS, {name: len(n) for name, n in rows.items()}, LABELS)
+from mlops_assets_tests.two_field_tickets import (
+    FAST,
+    TINY,
+    make_row,
+    make_splits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="module")
 def splits(store: ArtifactStore) -> SplitsRef:
-    return _splits(store)
+    return make_splits(store)
 
 
 @pytest.fixture(scope="module")
@@ -77,195 +52,17 @@ def foreign(store: ArtifactStore, base: BaseModelRef) -> Path:
     return store.path(base.artifact)
 
 
-@pytest.fixture
-def model(foreign: Path, tmp_path: Path) -> Path:
-    """A copy of it to spoil."""
-    return Path(shutil.copytree(foreign, tmp_path / "model"))
-
-
-# --- settings ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"source": "elsewhere"}, "source"),
-        ({"source": "local"}, "needs path"),
-        ({"source": "hub", "repo_id": "a/b"}, "needs revision"),
-        ({"source": "hub", "repo_id": "a/b", "revision": "main"}, "revision"),
-        ({"source": "hub", "repo_id": "../b/c", "revision": FOREIGN}, "repo_id"),
-        ({"source": "local", "path": "m", "hidden_size": 64}, "does not read hidden_size"),
-        ({"path": "m"}, "does not read path"),
-        ({"hidden_size": 64, "heads": 3}, "hidden_size"),
-        ({"layers": 0}, "layers"),
-        ({"depth": 3}, "depth"),
-    ],
-)
-def test_base_model_settings_that_are_refused(settings: dict[str, object], named: str) -> None:
-    with pytest.raises(ValidationError, match=named):
-        BaseModelSpec(**settings)
-
-
 @pytest.mark.parametrize("name", ["rank", "epochs", "pack_tokens", "learning_rate"])
 def test_finetune_settings_have_bounds(name: str) -> None:
     with pytest.raises(ValidationError, match=name):
         FinetuneSpec(**{name: -1})
 
 
-# --- base model: from scratch -----------------------------------------------------------
-
-
-def test_tiny_base_is_a_plain_hugging_face_directory(foreign: Path, base: BaseModelRef) -> None:
-    names = {path.name for path in foreign.iterdir()} - {"manifest.json"}
-    assert names == {
-        "chat_template.jinja",
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
-    assert 20_000 < base.parameters < 100_000
-    assert json.loads((foreign / "config.json").read_text())["architectures"] == [
-        "LlamaForCausalLM"
-    ]
-    for name in ("config.json", "tokenizer_config.json"):
-        assert str(foreign.parent.parent) not in (foreign / name).read_text()
-
-
-def test_tiny_base_is_the_same_bytes_when_built_again(base: BaseModelRef, tmp_path: Path) -> None:
-    elsewhere = ArtifactStore(tmp_path)
-    again = provide(elsewhere, _splits(elsewhere), BaseModelSpec(**TINY))
-    assert not again.artifact.reused
-    assert again.artifact.digest == base.artifact.digest
-
-
-def test_tiny_base_reads_neither_answers_nor_other_splits(tmp_path: Path) -> None:
-    """Other answers (but the first, which shows the frame) give the same tokenizer."""
-    rows = [_row(number) for number in range(60)]
-    lies = [rows[0]] + [
-        Row(row.id, "", row.group, (row.messages[0], rows[1].messages[1]), {}) for row in rows[1:]
-    ]
-    first, second = (train_tokenizer(these, LABELS, 400) for these in (rows, lies))
-    assert first.get_vocab() == second.get_vocab()
-
-
-def test_an_answer_is_a_handful_of_tokens_and_survives_the_round_trip(foreign: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
-    answer = _row(0).answer
-    ids = tokenizer.encode(answer, add_special_tokens=False)
-    assert len(ids) == 5  # {"queue": | "billing" | ,"priority": | "low" | }
-    assert tokenizer.decode(ids) == answer
-    # The bare word in a customer's text is not the label's token.
-    assert not set(tokenizer.encode("Billing, low")) & set(ids)
-
-
-# --- base model: foreign directories ----------------------------------------------------
-
-
-def test_local_model_is_copied_and_named_by_its_content(
-    store: ArtifactStore, splits: SplitsRef, model: Path, tmp_path: Path, base: BaseModelRef
-) -> None:
-    ref = provide(store, splits, BaseModelSpec(source="local", path=str(model)))
-    moved = model.rename(tmp_path / "moved")
-    again = provide(store, splits, BaseModelSpec(source="local", path=str(moved)))
-    assert (ref.name, ref.parameters) == ("model", base.parameters)
-    assert again.artifact.key == ref.artifact.key
-    assert again.artifact.reused
-    shutil.rmtree(moved)
-    assert (store.path(ref.artifact) / "model.safetensors").is_file()
-
-
-def _write(name: str, content: str) -> object:
-    return lambda model: (model / name).write_text(content)
-
-
-def _add_key(name: str, key: str) -> object:
-    def spoil(model: Path) -> None:
-        content = json.loads((model / name).read_text())
-        (model / name).write_text(json.dumps(content | {key: {"AutoModel": "code.Model"}}))
-
-    return spoil
-
-
-def _replace_weights(model: Path) -> None:
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-
-
-def _link_out(model: Path) -> None:
-    target = (model / "model.safetensors").rename(model.parent / "weights")
-    (model / "model.safetensors").symlink_to(target)
-
-
-def _tear(model: Path) -> None:
-    os.truncate(model / "model.safetensors", 1000)
-
-
-def _drop(name: str) -> object:
-    return lambda model: (model / name).unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "named"),
-    [
-        (_write("training_args.bin", ""), "training_args.bin may hold pickle"),
-        (_write("Weights.PT", ""), "Weights.PT may hold pickle"),
-        (_replace_weights, "pytorch_model.bin may hold pickle"),
-        (_write("model.safetensors", "not tensors"), "model.safetensors is not a valid"),
-        (_write("config.json", "{"), "config.json is not valid JSON"),
-        (_write("config.json", "[]"), "config.json is not a JSON object"),
-        (_add_key("config.json", "auto_map"), "config.json has `auto_map`"),
-        (_add_key("tokenizer_config.json", "auto_map"), "tokenizer_config.json has `auto_map`"),
-        (_tear, "model.safetensors is not a valid"),
-        (_link_out, "model.safetensors is a symbolic link"),
-        (_drop("model.safetensors"), "no \\*.safetensors"),
-        (_drop("config.json"), "no config.json"),
-        (_drop("chat_template.jinja"), "no chat template"),
-        (
-            _write("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'),
-            "b.safetensors, which is not there",
-        ),
-        (shutil.rmtree, "does not exist"),
-    ],
-)
-def test_unsafe_or_broken_local_model_is_refused(
-    store: ArtifactStore, splits: SplitsRef, model: Path, spoil: object, named: str
-) -> None:
-    spoil(model)  # type: ignore[operator]
-    with pytest.raises(LineageError, match=named) as refused:
-        provide(store, splits, BaseModelSpec(source="local", path=str(model)))
-    assert refused.value.remedy
-
-
-def test_pickle_in_a_folder_is_refused_too(
-    store: ArtifactStore, splits: SplitsRef, model: Path
-) -> None:
-    (model / "original").mkdir()
-    (model / "original" / "consolidated.00.pth").touch()
-    with pytest.raises(LineageError, match=r"consolidated\.00\.pth"):
-        provide(store, splits, BaseModelSpec(source="local", path=str(model)))
-
-
-def test_hub_that_cannot_be_reached_is_one_clear_error(
-    store: ArtifactStore, splits: SplitsRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    spec = BaseModelSpec(source="hub", repo_id="some/model", revision=FOREIGN)
-    with pytest.raises(LineageError, match="some/model at 123456789012 cannot be fetched"):
-        provide(store, splits, spec)
-    assert not any((store.root / "base_model").glob(".*"))
-
-
-# --- what is trained on -----------------------------------------------------------------
-
-
 def test_what_is_trained_on_is_what_generation_renders(foreign: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
-    rows = [_row(number) for number in range(20)]
+    rows = [make_row(number) for number in range(20)]
     examples = encode(tokenizer, rows, FinetuneSpec(pack_tokens=256)).examples
     for row, example in zip(rows, examples, strict=True):
         ids, labels = example.input_ids, example.labels
@@ -285,9 +82,11 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
     spec = FinetuneSpec(pack_tokens=256)
-    long = Row("x", "", "g", ({"role": "user", "content": "word " * 300}, _row(0).messages[1]), {})
+    long = Row(
+        "x", "", "g", ({"role": "user", "content": "word " * 300}, make_row(0).messages[1]), {}
+    )
     with caplog.at_level(logging.WARNING):
-        assert encode(tokenizer, [_row(0), long], spec).too_long == 1
+        assert encode(tokenizer, [make_row(0), long], spec).too_long == 1
     assert "left out" in caplog.text
     with pytest.raises(LineageError, match="longer than 256 tokens"):
         encode(tokenizer, [long], spec)
@@ -301,7 +100,7 @@ def test_template_that_renders_the_prompt_otherwise_is_refused(foreign: Path) ->
         "{{ '<|assistant|>' }}", "{{ '<|assistant|>think' }}"
     )
     with pytest.raises(LineageError, match="renders a prompt otherwise"):
-        encode(tokenizer, [_row(0)], FinetuneSpec())
+        encode(tokenizer, [make_row(0)], FinetuneSpec())
 
 
 def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
@@ -311,7 +110,7 @@ def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(foreign, attn_implementation="sdpa").eval()
-    examples = encode(tokenizer, [_row(number) for number in range(6)], FinetuneSpec()).examples
+    examples = encode(tokenizer, [make_row(number) for number in range(6)], FinetuneSpec()).examples
     rows = [example.input_ids for example in examples]
     places = [place for row in rows for place in range(len(row))]
     with torch.no_grad():
@@ -322,9 +121,6 @@ def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
         ).logits[0]
         alone = torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in rows])
     assert torch.allclose(packed, alone, atol=1e-5, rtol=0)
-
-
-# --- fine-tuning ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +153,7 @@ def test_finetuning_again_gives_the_same_bytes(
     store: ArtifactStore, trained: object, tmp_path: Path
 ) -> None:
     elsewhere = ArtifactStore(tmp_path)
-    splits = _splits(elsewhere)
+    splits = make_splits(elsewhere)
     base = provide(elsewhere, splits, BaseModelSpec(**TINY))
     again = finetune(elsewhere, splits, base, FinetuneSpec(**FAST), no_tracker, "another-run")
     assert not again.artifact.reused
@@ -423,20 +219,21 @@ def test_qlora_trains_on_the_cpu(store: ArtifactStore, splits: SplitsRef) -> Non
 
 
 def test_training_that_diverges_is_one_clear_error(
-    store: ArtifactStore, splits: SplitsRef, model: Path
+    store: ArtifactStore, splits: SplitsRef, foreign: Path, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file, save_file
 
+    model = Path(shutil.copytree(foreign, tmp_path / "model"))
     weights = load_file(model / "model.safetensors")
     weights["model.norm.weight"][:] = float("nan")
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     base = provide(store, splits, BaseModelSpec(source="local", path=str(model)))
     spec = FinetuneSpec(**FAST)
-    before = set((store.root / "lora_adapter").iterdir())
+    before = set(store.root.glob("lora_adapter/*"))
     with pytest.raises(LineageError, match="diverged") as failed:
         finetune(store, splits, base, spec, no_tracker, "dagster-run")
     assert "learning_rate" in failed.value.remedy
-    assert set((store.root / "lora_adapter").iterdir()) == before
+    assert set(store.root.glob("lora_adapter/*")) == before
 
 
 def test_log_refuses_losses_that_are_not_finite() -> None:
@@ -445,9 +242,6 @@ def test_log_refuses_losses_that_are_not_finite() -> None:
         log.add_step(Step(3, 0.1, float("nan"), 1e-3, 1.0))
     with pytest.raises(LineageError, match="diverged"):
         log.add_validation(Validation(3, float("inf")))
-
-
-# --- the assets -------------------------------------------------------------------------
 
 
 def test_assets_log_to_mlflow_and_show_the_curve(
@@ -462,7 +256,7 @@ def test_assets_log_to_mlflow_and_show_the_curve(
 
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    splits = _splits(Home.from_environment().store, 60)
+    splits = make_splits(Home.from_environment().store, 60)
 
     @dg.asset
     def dataset_splits() -> SplitsRef:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.metrics import Interval, paired_difference
-from mlops_assets.evaluation.records import Record
+from mlops_assets.evaluation.records import TEST, Record
 
 SAME = 1e-6  # scores nearer than this differ by the rounding of floats
 
@@ -110,12 +110,12 @@ class Comparison:
 def compare_records(
     before: Iterable[Record], after: Iterable[Record], metrics: Sequence[str] = ()
 ) -> list[Comparison]:
-    """Compare two systems' records, one system on each side, suite by suite in order of name.
+    """Compare two systems' records, one system on each side: the test split, then each suite.
 
     Only ``metrics`` count, or all. Raises LineageError when an item stands twice on a side.
     """
     sides = [_by_suite(side, metrics) for side in (before, after)]
-    suites = sorted(sides[0].keys() | sides[1].keys())
+    suites = sorted(sides[0].keys() | sides[1].keys(), key=lambda name: (name != TEST, name))
     return [_compare(suite, *(side.get(suite, {}) for side in sides)) for suite in suites]
 
 

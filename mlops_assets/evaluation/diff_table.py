@@ -35,8 +35,7 @@ def _print_suite(console: Console, one: Comparison, examples: Examples) -> None:
     if not one.pairs:
         return
     console.print(Padding(_metrics_table(one), INDENT, expand=False))
-    if one.slices:
-        console.print(Padding(_slices_table(one), INDENT, expand=False))
+    _print_slices(console, one)
     for title, style, some in (
         ("Got better", "green", examples.better),
         ("Got worse", "red", examples.worse),
@@ -69,12 +68,17 @@ def _metrics_table(one: Comparison) -> Table:
     return table
 
 
-def _slices_table(one: Comparison) -> Table:
-    leading = next(iter(one.metrics))
-    table = _table(f"slice, by {escape(leading)}")
-    for name, difference in leading_by_slice(one):
-        table.add_row(escape(name), *cells(difference), style=_style(difference))
-    return table
+def _print_slices(console: Console, one: Comparison) -> None:
+    """Those in which an item got better or worse; the page and the JSON have all."""
+    slices = list(leading_by_slice(one))
+    moved = [(name, found) for name, found in slices if found.better or found.worse]
+    if moved:
+        table = _table(f"slice, by {escape(next(iter(one.metrics)))}")
+        for name, difference in moved:
+            table.add_row(escape(name), *cells(difference), style=_style(difference))
+        console.print(Padding(table, INDENT, expand=False))
+    if still := len(slices) - len(moved):
+        console.print(f"\n    [dim]{still:,} slices in which no item changed[/dim]")
 
 
 def leading_by_slice(one: Comparison) -> Iterator[tuple[str, Difference]]:
