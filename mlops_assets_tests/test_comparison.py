@@ -51,7 +51,7 @@ def test_pairs_are_better_worse_the_same_or_unscored(
 def test_a_metric_that_one_side_lacks_is_unscored_not_zero() -> None:
     one = compare([record("a", scores={"old": 1.0})], [record("a", scores={"new": 1.0})])
     assert {name: found.unscored for name, found in one.metrics.items()} == {"new": 1, "old": 1}
-    assert one.better(9) == one.worse(9) == []
+    assert one.better == one.worse == []
 
 
 def test_what_cannot_be_paired_is_counted() -> None:
@@ -92,8 +92,8 @@ def test_the_largest_changes_are_the_first_examples() -> None:
     before = [record(item, 0.5) for item in moved]
     after = [record(item, 0.5 + rise) for item, rise in moved.items()]
     one = compare(before, after)
-    assert [pair.after.item for pair in one.better(9)] == ["b", "a"]
-    assert [pair.after.item for pair in one.worse(1)] == ["e"]
+    assert [pair.after.item for pair in one.better] == ["b", "a"]
+    assert [pair.after.item for pair in one.worse] == ["e", "c"]
 
 
 def test_only_the_metrics_asked_for_count() -> None:

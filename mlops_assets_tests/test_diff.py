@@ -152,8 +152,8 @@ def test_people_see_tables_and_examples(registry: Registry) -> None:
         "version 2 (candidate) against version 1 (champion)",
         "39 items compared, 1 only before",
         "channel = chat",
-        "Got better, the largest changes first",
-        "Got worse, the largest changes first",
+        "10 items got better, the 9 largest changes:",
+        "4 items got worse\n",
         "reference yes",
     ):
         assert said in ended.stdout

@@ -98,13 +98,15 @@ class Comparison:
             for dimension, values in sorted(grouped.items())
         }
 
-    def better(self, most: int) -> list[Pair]:
-        """The pairs that rose by the most."""
-        return _first([pair for pair in self.pairs if pair.largest > 0], most)
+    @property
+    def better(self) -> list[Pair]:
+        """The pairs whose largest change is a rise, the largest first."""
+        return _largest_first(pair for pair in self.pairs if pair.largest > 0)
 
-    def worse(self, most: int) -> list[Pair]:
-        """The pairs that fell by the most."""
-        return _first([pair for pair in self.pairs if pair.largest < 0], most)
+    @property
+    def worse(self) -> list[Pair]:
+        """The pairs whose largest change is a fall, the largest first."""
+        return _largest_first(pair for pair in self.pairs if pair.largest < 0)
 
 
 def compare_records(
@@ -182,7 +184,7 @@ def _mean(scores: Sequence[float]) -> float | None:
     return math.fsum(scores) / len(scores) if scores else None
 
 
-def _first(pairs: list[Pair], most: int) -> list[Pair]:
-    """The largest changes first. Equal ones stand in the order of their hashes, which prefers
-    no kind of item and is the same tomorrow."""
-    return sorted(pairs, key=lambda pair: (-abs(pair.largest), pair.after.input_hash))[:most]
+def _largest_first(pairs: Iterable[Pair]) -> list[Pair]:
+    """Equal changes stand in the order of the items' hashes, which prefers no kind of item and is
+    the same tomorrow."""
+    return sorted(pairs, key=lambda pair: (-abs(pair.largest), pair.after.input_hash))

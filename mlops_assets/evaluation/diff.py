@@ -28,10 +28,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Some of the items that changed, the largest changes first."""
+    """Some of the items that changed, the largest changes first, and how many there are."""
 
     better: tuple[Example, ...]
     worse: tuple[Example, ...]
+    better_items: int
+    """Items whose largest change, by any metric, was for the better."""
+    worse_items: int
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def diff(
 
 
 def _examples(one: Comparison, most: int) -> Examples:
-    better, worse = map(_example, one.better(most)), map(_example, one.worse(most))
-    return Examples(tuple(better), tuple(worse))
+    better, worse = one.better, one.worse
+    shown, spoilt = tuple(map(_example, better[:most])), tuple(map(_example, worse[:most]))
+    return Examples(shown, spoilt, len(better), len(worse))
 
 
 def _example(pair: Pair) -> Example:

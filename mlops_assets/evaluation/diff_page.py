@@ -14,6 +14,7 @@ from mlops_assets.evaluation.diff_table import (
     COLUMNS,
     cells,
     direction,
+    heading,
     leading_by_slice,
     pairing,
 )
@@ -52,6 +53,7 @@ def render(found: Diff) -> str:
         columns=COLUMNS,
         cells=cells,
         direction=direction,
+        heading=heading,
         pairing=pairing,
         by_slice=lambda one: list(leading_by_slice(one)),
         today=datetime.now(UTC).strftime("%d %B %Y"),

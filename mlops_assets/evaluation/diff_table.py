@@ -36,14 +36,21 @@ def _print_suite(console: Console, one: Comparison, examples: Examples) -> None:
         return
     console.print(Padding(_metrics_table(one), INDENT, expand=False))
     _print_slices(console, one)
-    for title, style, some in (
-        ("Got better", "green", examples.better),
-        ("Got worse", "red", examples.worse),
+    for title, style, items, some in (
+        ("better", "green", examples.better_items, examples.better),
+        ("worse", "red", examples.worse_items, examples.worse),
     ):
-        if some:
-            console.print(f"\n    [{style}]{title}[/{style}], the largest changes first")
+        if items:
+            shown = heading(title, items, len(some))
+            console.print(f"\n    [{style}]{shown}[/{style}]")
         for example in some:
             _print_example(console, example)
+
+
+def heading(title: str, items: int, shown: int) -> str:
+    """How many items got better or worse, and how many of them are shown."""
+    said = f"{items:,} item{'s' if items != 1 else ''} got {title}"
+    return said if shown in (0, items) else f"{said}, the {shown} largest changes:"
 
 
 def pairing(one: Comparison) -> str:
@@ -78,7 +85,7 @@ def _print_slices(console: Console, one: Comparison) -> None:
             table.add_row(escape(name), *cells(difference), style=_style(difference))
         console.print(Padding(table, INDENT, expand=False))
     if still := len(slices) - len(moved):
-        console.print(f"\n    [dim]{still:,} slices in which no item changed[/dim]")
+        console.print(f"\n    [dim]no item changed in {still:,} of {len(slices):,} slices[/dim]")
 
 
 def leading_by_slice(one: Comparison) -> Iterator[tuple[str, Difference]]:
