@@ -7,6 +7,7 @@ shown as text, whatever it holds.
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.evaluation.diff import Diff
@@ -47,7 +48,7 @@ def render(found: Diff) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["minus"] = _with_minus_signs
+    environment.filters |= {"minus": _with_minus_signs, "breakable": _breakable}
     return environment.get_template(TEMPLATE).render(
         found=found,
         columns=COLUMNS,
@@ -63,3 +64,10 @@ def render(found: Diff) -> str:
 def _with_minus_signs(number: str) -> str:
     """A typographic minus before digits; the terminal has a hyphen there."""
     return re.sub(r"-(?=\d)", "\N{MINUS SIGN}", number)
+
+
+def _breakable(text: str) -> Any:
+    """Text that may be broken after its commas: JSON has no spaces. It is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(",<wbr>").join(escape(text).split(","))
