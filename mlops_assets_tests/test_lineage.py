@@ -2,9 +2,12 @@
 
 import json
 import re
+from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
+from mlops_assets.evaluation.records import RECORDS, TEST, read_records
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import execute_job, run_command
@@ -34,8 +37,10 @@ def test_the_status_for_machines(lineage: LineageRun) -> None:
     versions = champion["versions"]
     assert versions["data"] == champion["dataset"]
     assert len(versions["prompts"]) == len(versions["eval_set"]) == 64
-    for made in (status["candidate"], status["last_report"], status["drift"]):
+    for made in (status["candidate"], status["last_report"]):
         assert made["versions"] == versions
+    # Suites measure releases, not production: they are no part of what drift was compared with.
+    assert status["drift"]["versions"] == versions | {"eval_set": ANY}
     assert status["candidate"]["bundle"] == champion["bundle"]
     scores = status["last_report"]["exact_match"]
     assert set(scores) == {"base", "tuned", "champion", "majority", "tfidf"}
@@ -49,6 +54,29 @@ def test_fine_tuning_teaches_the_task(lineage: LineageRun) -> None:
     scores = lineage.status["last_report"]["exact_match"]
     assert scores["tuned"] > scores["base"] + 0.3
     assert scores["tuned"] > scores["majority"] + 0.3
+
+
+def test_the_suites_were_asked_and_every_answer_is_kept(lineage: LineageRun) -> None:
+    folder = Path(lineage.status["last_report"]["path"]).parent
+    report = json.loads((folder / "report.json").read_bytes())
+    records = read_records(folder / RECORDS)
+    asked = {name: part for name, part in report["suites"].items() if part["applies"]}
+    assert set(report["suites"]) - set(asked) == {"refusals", "tool_calls"}
+    for name, part in asked.items():
+        ours = [one for one in records if (one.suite, one.system) == (name, "tuned")]
+        assert len(ours) == part["items"] >= 10
+        for metric, by_system in part["metrics"].items():
+            scores = [one.scores[metric] for one in ours]
+            assert by_system["tuned"] == pytest.approx(sum(scores) / len(scores))
+        leading = next(iter(part["metrics"].values()))
+        assert leading["tuned"] > 0.8, name  # on merit: the base fails what it has to learn
+    assert asked["golden"]["metrics"]["exact_match"]["base"] < 0.2
+    test_rows = [one for one in records if one.suite == TEST]
+    assert len(test_rows) == 4 * report["items"]  # base, tuned, commonest answer, TF-IDF
+    changes = report["changes"]["suites"]["test"]["metrics"]["exact_match"]
+    assert changes["better"] - changes["worse"] == pytest.approx(
+        report["items"] * report["differences"]["base"]["difference"]
+    )
 
 
 def test_nothing_is_done_twice(lineage: LineageRun) -> None:
