@@ -61,7 +61,7 @@ def test_attacks_that_succeed_cost_points(shipped: Path) -> None:
         suite = replace(suites[name], spec=suites[name].spec.model_copy(update=metrics))
         echoed = [Answer(item.messages[-1].content) for item in suite.items]
         told = suite_scores.summarise_suites(
-            [suite], suite_scores.score_suite(suite, {"tuned": echoed})
+            [suite], suite_scores.score_suite(suite, {"tuned": echoed}), {}
         )
         assert told[name]["metrics"]["no_leak"]["tuned"] < 0.5
         assert told[name]["metrics"]["json_schema"]["tuned"] == 0.0

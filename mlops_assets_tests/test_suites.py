@@ -11,6 +11,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation import suite_scores
 from mlops_assets.evaluation.records import Answer, read_records, write_records
 from mlops_assets.evaluation.suites import Suite, eval_set_version, read_suites
+from mlops_assets.refs import Row, write_jsonl
 
 FIELDS = ("queue", "priority", "product")
 SUITE = {"about": "What we ask.", "kind": "golden", "items": "mine.jsonl"}
@@ -72,7 +73,7 @@ def test_a_suite_that_does_not_apply_says_why(
     assert reason in suite.unfit
     assert bool(suite.unfit) == bool(reason)
     assert bool(suite.items) == (not reason)
-    told = suite_scores.summarise_suites([suite], [])["mine"]
+    told = suite_scores.summarise_suites([suite], [], {})["mine"]
     assert told["applies"] == (not reason)
     assert (told["metrics"] == {}) == bool(reason)  # nothing that could be taken for a pass
 
@@ -191,7 +192,7 @@ def test_records_and_means(tmp_path: Path) -> None:
     write_records(tmp_path / "records.parquet", records)
     assert read_records(tmp_path / "records.parquet") == records
     assert list(records[0].scores) == ["exact_match", "valid_json"]  # the leading one first
-    told = suite_scores.summarise_suites([suite], records)["mine"]
+    told = suite_scores.summarise_suites([suite], records, {})["mine"]
     assert told["items"] == 4
     assert told["metrics"]["exact_match"] == {"base": 0.0, "tuned": 0.75, "champion": None}
     assert told["slices"]["half"]["b"]["metrics"]["exact_match"]["tuned"] == 0.5
@@ -201,7 +202,7 @@ def test_records_and_means(tmp_path: Path) -> None:
 def test_an_empty_suite_has_no_score(tmp_path: Path) -> None:
     """No items are no evidence: None, which no gate takes for a pass."""
     [suite] = read(write_suite(tmp_path / "suites"))
-    told = suite_scores.summarise_suites([suite], [])["mine"]
+    told = suite_scores.summarise_suites([suite], [], {})["mine"]
     assert (told["applies"], told["items"]) == (True, 0)
     assert told["metrics"]["exact_match"] == dict.fromkeys(("base", "tuned", "champion"))
 
@@ -211,6 +212,20 @@ def test_silence_is_no_evidence_of_safety(tmp_path: Path) -> None:
     [suite] = read(write_suite(tmp_path / "suites", item, metrics=["no_leak", "refused"]))
     [record] = suite_scores.score_suite(suite, {"tuned": [Answer("", False, 0)]})
     assert record.scores == {"no_leak": None, "refused": 0.0}
-    told = suite_scores.summarise_suites([suite], [record])["mine"]
+    told = suite_scores.summarise_suites([suite], [record], {})["mine"]
     assert told["metrics"]["no_leak"]["tuned"] is None
     assert told["scored"] == {"no_leak": 0, "refused": 1}
+
+
+def test_what_was_learnt_by_heart_is_counted(tmp_path: Path) -> None:
+    items = [
+        ITEM | {"id": str(n), "messages": [{"role": "user", "content": text}]}
+        for n, text in enumerate(("Where is my  ORDER?", "Where is yours?"))
+    ]
+    [suite] = read(write_suite(tmp_path / "suites", *items))
+    asked = {"role": "user", "content": "where is my order?"}
+    answered = {"role": "assistant", "content": "{}"}
+    write_jsonl(tmp_path / "train.jsonl", [Row("t", "", "c", (asked, answered), {})])
+    learnt = suite_scores.count_learnt([suite], tmp_path / "train.jsonl")
+    assert learnt == {"mine": 1}
+    assert suite_scores.summarise_suites([suite], [], learnt)["mine"]["in_training"] == 1

@@ -22,7 +22,7 @@ from mlops_assets.evaluation.measuring import Candidate, judge, measure, read_an
 from mlops_assets.evaluation.records import RECORDS, TEST, Record, make_records, write_records
 from mlops_assets.evaluation.report_facts import facts
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.evaluation.suite_scores import answer_suites, summarise_suites
+from mlops_assets.evaluation.suite_scores import answer_suites, count_learnt, summarise_suites
 from mlops_assets.evaluation.suites import Suite, eval_set_version, read_suites
 from mlops_assets.prompts import EMPTY
 from mlops_assets.refs import (
@@ -36,7 +36,7 @@ from mlops_assets.refs import (
 )
 from mlops_assets.release_check import template_digest
 
-TEST_FILE = "test.jsonl"
+TEST_FILE, TRAIN_FILE = "test.jsonl", "train.jsonl"
 ASKED_FOR_TOOLS = 1000  # rows; data offers tools in most rows or in none
 
 Publish = Callable[[Path, Mapping[str, Any]], None]
@@ -153,6 +153,7 @@ def _write_report(
     }
     scores = {name: scoring.row_scores(expected, one) for name, one in systems.items()}
     asked = answer_suites(store, candidate.suites, subjects(store, candidate), spec)
+    learnt = count_learnt(candidate.suites, split.with_name(TRAIN_FILE))
     records = [*judgement.add_to(make_records(TEST, rows, answers, scores)), *asked]
     write_records(directory / RECORDS, records)
     report = scoring.score(rows, expected, systems) | facts(candidate, measured, spec)
@@ -160,7 +161,7 @@ def _write_report(
     compared = compare_records(_of(records, rival), _of(records, "tuned"))
     report |= {
         "judge": dict(judgement.section),
-        "suites": summarise_suites(candidate.suites, asked),
+        "suites": summarise_suites(candidate.suites, asked, learnt),
         "changes": {"against": rival, "suites": summarise_changes(compared)},
     }
     _write_lines(directory / "correct.jsonl", _outcomes(rows, systems))

@@ -64,17 +64,37 @@ def score_suite(suite: Suite, answers: Mapping[str, Sequence[Answer]]) -> list[R
     return make_records(suite.name, suite.rows, answers, scores)
 
 
-def summarise_suites(suites: Sequence[Suite], records: Sequence[Record]) -> dict[str, Any]:
+def count_learnt(suites: Sequence[Suite], train: Path) -> dict[str, int]:
+    """How many items of each suite ask what stands in the train split, case and space aside."""
+    asked = {suite.name: [_plain(row) for row in suite.rows] for suite in suites}
+    wanted = {text for texts in asked.values() for text in texts}
+    rows = read_rows(train) if wanted else iter(())
+    learnt = {text for row in rows if (text := _plain(row)) in wanted}
+    return {name: sum(text in learnt for text in texts) for name, texts in asked.items()}
+
+
+def _plain(row: Row) -> str:
+    return " ".join(str(row.prompt[-1]["content"]).casefold().split()) if row.prompt else ""
+
+
+def summarise_suites(
+    suites: Sequence[Suite], records: Sequence[Record], learnt: Mapping[str, int]
+) -> dict[str, Any]:
     """What the report says of each suite: means over the items that have a score.
 
     ``metrics`` holds the mean of each system, ``scored`` how many of the candidate's answers
-    have a score. A suite that does not apply has no items, no metrics and a ``reason``.
+    have a score, ``in_training`` how many items the model has been shown with an answer. A suite
+    that does not apply has no items, no metrics and a ``reason``.
     """
     by_suite: dict[str, list[Record]] = {suite.name: [] for suite in suites}
     for record in records:
         if record.suite in by_suite:
             by_suite[record.suite].append(record)
-    return {suite.name: _summary(suite, by_suite[suite.name]) for suite in suites}
+    return {
+        suite.name: _summary(suite, by_suite[suite.name])
+        | {"in_training": learnt.get(suite.name, 0)}
+        for suite in suites
+    }
 
 
 def _summary(suite: Suite, records: Sequence[Record]) -> dict[str, Any]:
