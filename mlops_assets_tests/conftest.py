@@ -20,11 +20,15 @@ from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job, r
 
 VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
+pytest_plugins = ["mlops_assets_tests.small_evaluation"]
+
 LINEAGE_FILES = ("test_bad_input", "test_layout", "test_lineage", "test_web")
+EVALUATION_FILES = ("test_answering", "test_evaluation", "test_report", "test_report_suites")
 
 
 class ByFile(LoadScopeScheduling):
-    """Gives a worker whole files, and one worker all the files that look at the lineage.
+    """Gives a worker whole files, and one worker all the files that look at the lineage,
+    or at one evaluation.
 
     What a fixture took long to make is then made once. (xdist's own groups do not work with
     pytest 9.2: its issue 1386.)
@@ -32,7 +36,10 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0]).stem
-        return "lineage" if file in LINEAGE_FILES else file
+        for group in (LINEAGE_FILES, EVALUATION_FILES):
+            if file in group:
+                return group[0]
+        return file
 
 
 @pytest.hookimpl(optionalhook=True)

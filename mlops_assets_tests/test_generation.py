@@ -20,7 +20,7 @@ from mlops_assets.evaluation.generation import Subject, predict, read_prediction
 from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.refs import write_jsonl
-from mlops_assets_tests.test_evaluation import make_rows, make_tokenizer
+from mlops_assets_tests.small_evaluation import make_rows, make_tokenizer
 
 VOCABULARY, BUDGET = 400, 12
 SHAPE = {

@@ -20,7 +20,7 @@ from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.judge_server import CALIBRATION, JudgeServer, serve_judge, write_calibration
-from mlops_assets_tests.test_evaluation import (
+from mlops_assets_tests.small_evaluation import (
     copy_files,
     make_rows,
     make_splits,

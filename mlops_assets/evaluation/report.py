@@ -30,7 +30,6 @@ from mlops_assets.refs import (
     BaseModelRef,
     EvalReportRef,
     ReleaseBundle,
-    Row,
     SplitsRef,
     read_rows,
 )
@@ -164,7 +163,6 @@ def _write_report(
         "suites": summarise_suites(candidate.suites, asked, learnt),
         "changes": {"against": rival, "suites": summarise_changes(compared)},
     }
-    _write_lines(directory / "correct.jsonl", _outcomes(rows, systems))
     text = json.dumps(report, allow_nan=False, ensure_ascii=False, indent=1)
     (directory / "report.json").write_text(text, "utf-8")
     page.write_page(directory, report, rows, expected, systems, compared)
@@ -173,16 +171,3 @@ def _write_report(
 
 def _of(records: Sequence[Record], system: str) -> list[Record]:
     return [record for record in records if record.system == system]
-
-
-def _outcomes(rows: Sequence[Row], systems: Mapping[str, scoring.Scored]) -> list[dict[str, Any]]:
-    return [
-        {"id": row.id}
-        | {name: systems[name].correct[i] if name in systems else None for name in scoring.MODELS}
-        for i, row in enumerate(rows)
-    ]
-
-
-def _write_lines(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
-    lines = (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in items)
-    path.write_text("".join(lines), "utf-8")

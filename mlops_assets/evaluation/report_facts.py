@@ -23,7 +23,6 @@ def facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> dic
         "candidate": candidate.bundle.digest,
         "champion": candidate.champion.digest if candidate.champion else None,
         "versions": asdict(candidate.bundle.versions),
-        "correct": "correct.jsonl",
         "records": RECORDS,
         "provenance": {
             "base_name": candidate.base.name,
