@@ -30,6 +30,7 @@ from mlops_assets_tests.judge_server import (
     write_calibration,
 )
 
+FIELDS = ("queue", "priority", "product")
 VALUE = {REFERENCE: 1.0, FAIR: 0.5, BAD: 0.0}
 
 ATTACKS = [
@@ -59,7 +60,7 @@ def judge(server: JudgeServer, items: list[Judged], cache: Path, **settings: Any
     chosen = {"judge_url": server.url, "judge_model": "m", "judge_ragas": False}
     chosen |= {"judge_calibration": str(write_calibration(cache)), "judge_concurrency": 8}
     spec = EvaluationSpec(**(chosen | settings))
-    return judge_answers(items, spec, cache / "judge.db", first_wait=0.001)
+    return judge_answers(items, FIELDS, spec, cache / "judge.db", first_wait=0.001)
 
 
 def item(number: int, **outputs: str) -> Judged:
@@ -270,7 +271,7 @@ def test_without_a_judge_nothing_is_sent(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "connect_ex", refuse)
     spec = EvaluationSpec()
-    assert judge_answers([item(0, tuned=FAIR)], spec, tmp_path / "judge.db") is ABSENT
+    assert judge_answers([item(0, tuned=FAIR)], FIELDS, spec, tmp_path / "judge.db") is ABSENT
     assert not (tmp_path / "judge.db").exists()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.judge_agreement import agree, read_calibration
-from mlops_assets.evaluation.judge_questions import Rubric, read_rubric
+from mlops_assets.evaluation.judge_questions import Rubric, check_task, read_rubric
 
 RUBRIC = Rubric(name="r", task="Judge.", levels={1: "bad", 2: "fair", 3: "good"})
 LINE = {
@@ -125,3 +125,24 @@ def test_a_rubric_that_cannot_be_used(tmp_path: Path, text: str, problem: str) -
     path.write_text(text)
     with pytest.raises(LineageError, match=problem):
         read_rubric(path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "fits"),
+    [
+        (None, ["intent"], True),
+        (["intent"], ["intent"], True),
+        (["b", "a"], ["a", "b"], True),
+        ([], [], True),
+        (["queue"], ["intent"], False),
+        ([], ["intent"], False),
+        (["intent"], [], False),
+    ],
+)
+def test_a_rubric_serves_its_own_task_alone(wanted, given, fits: bool) -> None:
+    rubric = RUBRIC.model_copy(update={"fields": wanted})
+    if fits:
+        check_task(rubric, given)
+    else:
+        with pytest.raises(LineageError, match="is for other answers"):
+            check_task(rubric, given)

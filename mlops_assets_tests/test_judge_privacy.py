@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.evaluation.judge_sample import Judged, fit_to_send
 from mlops_assets.evaluation.judge_spec import JudgeSpec
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.profiles import check_settings
@@ -86,3 +87,20 @@ def test_a_bad_address_stops_a_run_before_its_first_piece_of_work() -> None:
     run_config = {"ops": {"eval_report": {"config": {"judge_url": "http://judge.example/v1"}}}}
     with pytest.raises(LineageError, match="eval_report: judge_url must be https unless"):
         check_settings(run_config, {"eval_report": EvaluationSpec})
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"), [("http://127.0.0.1:1/v1", True), ("https://judge.example/v1", False)]
+)
+def test_another_machine_gets_no_personal_data(url: str, kept: bool) -> None:
+    told = "Write to kim.lee@example.com"
+    messages = [
+        {"role": "user", "content": told},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": told}}]},
+    ]
+    item = Judged("test", "i", messages, told, {"tuned": told})
+    spec = EvaluationSpec(judge_url=url, judge_model="m")
+    (sent,) = fit_to_send([item], spec)
+    shown = str([sent.messages, sent.reference, sent.outputs])
+    assert shown.count("kim.lee@example.com") == (4 if kept else 0)
+    assert shown.count("Write to") == 4

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import requests
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.records import RECORDS, Record, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.run_log import _scores
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.home import Home
+from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
@@ -76,6 +78,10 @@ class Lab:
         self.home = Home(root / "home")
         self.home.prepare()
         self.calibration = write_calibration(root)
+        self.rubric = root / "rubric.yaml"
+        shipped = (PROJECT / EvaluationSpec().judge_rubric).read_text()
+        fields = "[queue, priority]"  # of this module's rows
+        self.rubric.write_text(shipped.replace("[queue, priority, product]", fields))
         store = self.home.store
         base = put(store, "base_model", "b", copy_files(models / "base"))
         adapter = put(store, "adapter", "a", copy_files(models / "adapter"))
@@ -87,7 +93,8 @@ class Lab:
 
     def measure(self, champion: Any = None, **settings: Any) -> EvalReportRef:
         chosen: dict[str, Any] = {"max_new_tokens": 8, "latency_requests": 1, "suites": ""}
-        chosen |= {"judge_calibration": str(self.calibration), "judge_rows": JUDGED}
+        chosen |= {"judge_calibration": str(self.calibration), "judge_rubric": str(self.rubric)}
+        chosen |= {"judge_rows": JUDGED}
         spec = EvaluationSpec(**(chosen | settings))
         return evaluate(self.home.store, *self.parts, champion, spec, lambda *_: None)
 
@@ -138,6 +145,12 @@ def test_the_judges_word_stands_in_report_page_records_and_run(lab, server) -> N
     assert logged["eval/judge/tuned"] == 0.0
     assert logged["eval/judge/kappa"] == 1.0
     assert logged["eval/judge/spent/calls"] == len(server.requests)
+
+
+def test_a_rubric_for_another_task_is_refused_before_anything_is_asked(lab, server) -> None:
+    with pytest.raises(LineageError, match="is for other answers"):
+        lab.measure(judge_rubric=EvaluationSpec().judge_rubric, **judged_by(server))
+    assert server.requests == []
 
 
 def test_a_champion_that_is_the_candidate_is_not_judged_twice(lab, server) -> None:

@@ -36,7 +36,10 @@ def server():
 def score(server: JudgeServer, items: list[Judged], folder: Path, **settings: Any) -> Judgement:
     chosen = {"judge_url": server.url, "judge_model": "m", "judge_concurrency": 8}
     chosen |= {"judge_calibration": str(write_calibration(folder))} | settings
-    return judge_answers(items, EvaluationSpec(**chosen), folder / "judge.db", first_wait=0.001)
+    fields = ("queue", "priority", "product")
+    return judge_answers(
+        items, fields, EvaluationSpec(**chosen), folder / "judge.db", first_wait=0.001
+    )
 
 
 def retrieved(number: int, *, reference: str = "{}", **outputs: str) -> Judged:

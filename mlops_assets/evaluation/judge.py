@@ -21,11 +21,12 @@ from mlops_assets.evaluation.judge_http import NoVerdictError
 from mlops_assets.evaluation.judge_questions import (
     WORTH,
     Rubric,
+    check_task,
     pair_question,
     read_rubric,
     score_question,
 )
-from mlops_assets.evaluation.judge_sample import OURS, RIVAL, Judged, Key
+from mlops_assets.evaluation.judge_sample import OURS, RIVAL, Judged, Key, fit_to_send
 from mlops_assets.evaluation.judge_section import Opinion, Opinions, Preferences, Preferred
 from mlops_assets.evaluation.ragas_llm import RagasScores, score_with_llm
 from mlops_assets.evaluation.records import Record
@@ -75,19 +76,28 @@ ABSENT = Judgement(
 
 
 def judge_answers(
-    items: Sequence[Judged], spec: EvaluationSpec, cache: Path, first_wait: float = 0.5
+    items: Sequence[Judged],
+    fields: Sequence[str],
+    spec: EvaluationSpec,
+    cache: Path,
+    first_wait: float = 0.5,
 ) -> Judgement:
     """Judge ``items``; what was answered before is taken from the file ``cache``.
 
-    ``first_wait``: see ``Endpoint``. Raises LineageError when the rubric or the calibration set
-    cannot be used. A server that fails raises nothing: the section says so and gives no vote.
+    ``fields`` are those of the task's answers (none: free text); ``first_wait``: see ``Endpoint``.
+    Raises LineageError when the rubric or the calibration set cannot be used. A server that
+    fails raises nothing: the section says so and gives no vote.
     """
     if not spec.judge_url:
         return ABSENT
     rubric = read_rubric(PROJECT / Path(spec.judge_rubric).expanduser())
+    check_task(rubric, fields)
     labelled = read_calibration(PROJECT / Path(spec.judge_calibration).expanduser(), rubric)
+    logger.info("asking %s to judge the answers to %d requests", spec.judge_model, len(items))
     session = _Session(Endpoint(spec, cache, first_wait), spec, rubric)
-    return asyncio.run(session.judge(labelled, items))
+    judgement = asyncio.run(session.judge(labelled, fit_to_send(items, spec)))
+    logger.info("the judge: %s", judgement.section["reason"])
+    return judgement
 
 
 class _Session:

@@ -59,6 +59,8 @@ class Rubric(BaseModel):
     """What the answers are for and what makes one good."""
     levels: dict[int, str] = Field(min_length=2, max_length=10)
     """What each level means, from 1, the worst."""
+    fields: list[str] | None = Field(None, max_length=100)
+    """It is for answers with just these fields; empty: for free text; unset: for all."""
 
     @field_validator("levels")
     @classmethod
@@ -94,6 +96,20 @@ def read_rubric(path: Path) -> Rubric:
             f"The rubric {path} cannot be used: {reason}.",
             "Write name, task and levels as docs/judge.md shows, or set judge_rubric.",
         ) from error
+
+
+def check_task(rubric: Rubric, fields: Sequence[str]) -> None:
+    """Raise LineageError unless ``rubric`` is for answers with these fields (none: free text).
+
+    What people scored by another task's rubric would say nothing of the judge on this one.
+    """
+    if rubric.fields is None or set(rubric.fields) == set(fields):
+        return
+    theirs, ours = (", ".join(names) or "free text" for names in (rubric.fields, fields))
+    raise LineageError(
+        f"The rubric {rubric.name!r} is for other answers ({theirs}) than these ({ours}).",
+        "Set judge_rubric and judge_calibration to files made for this task: docs/judge.md.",
+    )
 
 
 class Verdict(BaseModel):

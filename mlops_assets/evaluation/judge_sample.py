@@ -1,10 +1,14 @@
 """Which requests are judged, and what every system answered to them."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
+from mlops_assets.evaluation.judge_spec import is_loopback
 from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.privacy import redact
 from mlops_assets.refs import Message, Row
 
 OURS, RIVAL = "tuned", "champion"
@@ -67,3 +71,29 @@ def draw_sample(items: Sequence[Judged], spec: EvaluationSpec) -> list[Judged]:
     count = min(spec.judge_rows, len(items))
     chosen = sorted(random.Random(spec.seed).sample(range(len(items)), count))
     return [items[i] for i in chosen]
+
+
+def fit_to_send(items: Sequence[Judged], spec: EvaluationSpec) -> list[Judged]:
+    """The items as they may go to the judge: to another machine without personal data.
+
+    Rows went through the policy of ``validated_dataset``; what a model wrote did not.
+    """
+    if is_loopback(urlsplit(spec.judge_url).hostname or ""):
+        return list(items)
+    return [
+        replace(
+            item,
+            messages=[_redacted(message) for message in item.messages],
+            reference=redact(item.reference)[0],
+            outputs={system: redact(text)[0] for system, text in item.outputs.items()},
+        )
+        for item in items
+    ]
+
+
+def _redacted(message: Message) -> Message:
+    """What of a message is sent: who speaks, the text, and the calls of tools."""
+    sent = {"role": message["role"], "content": redact(str(message.get("content") or ""))[0]}
+    if calls := message.get("tool_calls"):
+        sent["tool_calls"] = redact(json.dumps(calls, ensure_ascii=False))[0]
+    return sent

@@ -12,6 +12,7 @@ from typing import Any
 from mlops_assets.evaluation.judge_agreement import Agreement
 from mlops_assets.evaluation.judge_questions import Rubric
 from mlops_assets.evaluation.judge_sample import OURS, RIVAL, Key
+from mlops_assets.privacy import redact
 
 WORST_SHOWN = 5
 
@@ -74,14 +75,14 @@ def summarise_preferences(preferences: Preferences) -> dict[str, Any] | None:
 
 
 def lowest(opinions: Opinions, best: int) -> list[dict[str, Any]]:
-    """Our answers with the lowest levels below ``best``, and the judge's reasons."""
+    """Our answers with the lowest levels below ``best``, and the judge's reasons, redacted."""
     ours = [
         (key[1], one)
         for key, one in opinions.items()
         if one and key[2] == OURS and one.level < best
     ]
     return [
-        {"item": item, "level": opinion.level, "reason": opinion.reason}
+        {"item": item, "level": opinion.level, "reason": redact(opinion.reason)[0]}
         for item, opinion in sorted(ours, key=lambda found: found[1].level)[:WORST_SHOWN]
     ]
 

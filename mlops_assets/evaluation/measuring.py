@@ -108,7 +108,8 @@ def judge(
         if subject.name == OURS or (subject.name == RIVAL and not itself)
     }
     sample = draw_sample(judged_rows(TEST, rows, outputs), spec)
-    return judge_answers(sample, spec, store.root.with_name(JUDGE_CACHE))
+    fields = tuple(candidate.splits.labels)
+    return judge_answers(sample, fields, spec, store.root.with_name(JUDGE_CACHE))
 
 
 def read_answers(store: ArtifactStore, measured: Measured) -> dict[str, list[Answer]]:
