@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
-    [training] [generation] [gpu]
+    [training] [generation] [gate] [gpu]
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets_tests.bench_data import data
+from mlops_assets_tests.bench_gate import gate
 from mlops_assets_tests.bench_generation import generation
 from mlops_assets_tests.bench_gpu import gpu
 from mlops_assets_tests.bench_privacy import privacy
@@ -78,6 +79,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "data": data,
     "training": training,
     "generation": generation,
+    "gate": gate,
     "gpu": gpu,
     "banking77": banking77,
 }

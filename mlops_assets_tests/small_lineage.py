@@ -49,6 +49,12 @@ def rebuilt(store_at: Path, data: Path, **changes: dict[str, Any]) -> set[str]:
 
     ``changes`` are settings by asset, beside ``SETTINGS``.
     """
+    made = build_all(store_at, data, **changes)
+    return {name for name, ref in made.items() if not ref.artifact.reused}
+
+
+def build_all(store_at: Path, data: Path, **changes: dict[str, Any]) -> dict[str, Any]:
+    """Run every stage; returns what each hands to the next, by asset."""
     from mlops_assets.artifacts import ArtifactStore
     from mlops_assets.dataset import expectations, sources, splits, validation
     from mlops_assets.evaluation import report
@@ -70,7 +76,7 @@ def rebuilt(store_at: Path, data: Path, **changes: dict[str, Any]) -> set[str]:
     measure = EvaluationSpec(**given["eval_report"])
     evaluated = report.evaluate(store, parts, base, adapter, None, measure, lambda *_: None)
     made = (valid, parts, base, adapter, evaluated)
-    return {name for name, ref in zip(STAGES, made, strict=True) if not ref.artifact.reused}
+    return dict(zip(STAGES, made, strict=True))
 
 
 def _forget_package() -> None:

@@ -18,7 +18,7 @@ SIGNS = {
     INCONCLUSIVE: "\N{WARNING SIGN}",
 }
 LONGEST = 300  # characters of a cell
-MOST = 60  # rows of a table: GitHub takes comments of 65,536 characters
+ROOM = 28_000  # characters of each of two tables: GitHub takes comments of 65,536
 MARKUP = re.compile(r"[\\`*\[\]<>|&@#~]|:(?=//)|(?<=www)\.")
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -98,12 +98,17 @@ def publish_result(store: ArtifactStore, ref: GateRef, directory: Path) -> None:
 
 
 def _table(criteria: Sequence[Criterion]) -> list[str]:
-    rows = [
-        f"| {SIGNS[item.verdict]} {item.verdict} | {_text(item.name)} | {_text(item.detail)} |"
-        for item in criteria[:MOST]
-    ]
-    if (left := len(criteria) - MOST) > 0:
-        rows.append(f"| | | {left} more are in gate.json |")
+    rows: list[str] = []
+    room = ROOM
+    for item in criteria:
+        row = (
+            f"| {SIGNS[item.verdict]} {item.verdict} | {_text(item.name)} | {_text(item.detail)} |"
+        )
+        room -= len(row)
+        if room < 0:
+            rows.append(f"| | | {len(criteria) - len(rows)} more are in gate.json |")
+            break
+        rows.append(row)
     return ["| verdict | criterion | what decided |", "|---|---|---|", *rows]
 
 

@@ -8,6 +8,7 @@ which only one system is right; other scores by a paired bootstrap of the mean d
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     Scores = np.ndarray[Any, np.dtype[np.float64]]
 
-STEPS = 40  # of a bisection over [-1, 1]: 1e-12
+NORMAL = NormalDist()
+STEPS = 30  # of a bisection over [-1, 1]: 2e-9
 CHUNK = 2_000_000  # numbers drawn at a time: 16 MB
 
 
@@ -74,9 +76,7 @@ class Difference:
             last = len(self.draws) - 1
             edge = math.floor(alpha * last)
             return float(self.draws[edge]), float(self.draws[last - edge])
-        from scipy.stats import norm
-
-        z = float(norm.ppf(1 - alpha))
+        z = NORMAL.inv_cdf(1 - alpha)
         return self._bound(z), self._bound(-z)
 
     def detectable_loss(self, margin: float, alpha: float, power: float = 0.8) -> float:
@@ -84,10 +84,8 @@ class Difference:
 
         By the normal approximation, with the spread that was seen, at least that of one item.
         """
-        from scipy.stats import norm
-
         error = max(self.spread, 1 / math.sqrt(self.items)) / math.sqrt(self.items)
-        return min(1.0, margin + float(norm.ppf(1 - alpha) + norm.ppf(power)) * error)
+        return min(1.0, margin + (NORMAL.inv_cdf(1 - alpha) + NORMAL.inv_cdf(power)) * error)
 
     def _bound(self, z: float) -> float:
         """The difference at which Tango's statistic is ``z``, which falls as that one grows."""
@@ -116,7 +114,7 @@ def compare(ours: "Scores", theirs: "Scores", resamples: int, seed: int) -> Diff
     differences = ours - theirs
     if not np.isfinite(differences).all():
         raise ValueError("a score is not finite")
-    binary = bool(np.isin(ours, (0.0, 1.0)).all() and np.isin(theirs, (0.0, 1.0)).all())
+    binary = all(bool(((one == 0) | (one == 1)).all()) for one in (ours, theirs))
     return Difference(
         items=len(ours),
         ours=float(ours.mean()),

@@ -1,0 +1,74 @@
+"""The workflow for a CI service calls what there is, with no more rights than it needs."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from mlops_assets.jobs import JOBS
+from mlops_assets.profiles import PROJECT, find_profile
+
+FILE = PROJECT / ".github" / "workflows" / "gate.yml"
+TOOLS = {"cat", "echo", "gh", "rm"}  # of the service's machines
+# GitHub's word `on` is a boolean in YAML 1.1.
+WORKFLOW: dict[Any, Any] = yaml.safe_load(FILE.read_text("utf-8"))
+STEPS: list[dict[str, Any]] = WORKFLOW["jobs"]["gate"]["steps"]
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command that a step runs, in words."""
+    for step in STEPS:
+        for line in step.get("run", "").splitlines():
+            yield shlex.split(line)
+
+
+def test_it_runs_on_pull_requests_and_has_the_least_rights() -> None:
+    assert "pull_request" in WORKFLOW[True]
+    assert "pull_request_target" not in WORKFLOW[True]  # would give a fork's code our rights
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    job = WORKFLOW["jobs"]["gate"]
+    assert job["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert job["timeout-minutes"] <= 60
+    assert "secrets." not in FILE.read_text("utf-8")
+
+
+def test_actions_are_pinned_and_leave_no_token_behind() -> None:
+    used = [step["uses"] for step in STEPS if "uses" in step]
+    assert len(used) == 4
+    for action in used:
+        assert re.fullmatch(r"actions/[\w-]+@(v\d+|[0-9a-f]{40})", action), action
+    checkout = next(step for step in STEPS if str(step.get("uses")).startswith("actions/checkout"))
+    assert checkout["with"]["persist-credentials"] is False
+
+
+def test_no_expression_stands_in_a_command() -> None:
+    """A title or a branch name that holds a command would be one."""
+    assert not [step["run"] for step in STEPS if "${{" in step.get("run", "")]
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_what_it_runs_is_there(words: list[str]) -> None:
+    makefile = (PROJECT / "Makefile").read_text("utf-8").replace("$(VENV)", ".venv")
+    if words[0] == "make":
+        for target in words[1:]:
+            assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+    elif words[0] == "dagster":
+        assert words[1:5] == ["job", "execute", "-m", "mlops_assets.definitions"]
+        assert words[5] == "-j"
+        assert words[6] in JOBS
+    else:
+        assert words[0] in TOOLS
+
+
+def test_it_judges_and_reads_the_result_where_it_lies() -> None:
+    jobs = [words[6] for words in commands() if words[0] == "dagster"]
+    assert jobs == ["train", "evaluate"]
+    assert find_profile(WORKFLOW["env"]["MLOPS_PROFILE"], "the workflow").is_file()
+    assert WORKFLOW["env"]["MLOPS_HOME"].endswith("/.mlops")
+    upload = next(step for step in STEPS if str(step.get("uses")).startswith("actions/upload"))
+    assert ".mlops/gate/junit.xml" in upload["with"]["path"]
+    (comment,) = [words for words in commands() if words[0] == "gh"]
+    assert comment[-1] == "$MLOPS_HOME/gate/summary.md"
