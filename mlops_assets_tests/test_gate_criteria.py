@@ -1,16 +1,19 @@
 """Every criterion of the gate: passing, failing, inconclusive."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from mlops_assets.checks import CheckResult
 from mlops_assets.evaluation.gate import judge
 from mlops_assets.evaluation.gate_evidence import Evidence, make_evidence
 from mlops_assets.evaluation.gate_spec import GateSpec
+from mlops_assets.profiles import PROJECT
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, Criterion, overall
 from mlops_assets_tests.gate_reports import (
     CANDIDATE,
@@ -262,3 +265,10 @@ def test_checks_have_to_be_green(result: CheckResult | None, expected: str) -> N
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         GateSpec(**setting)
+
+
+def test_the_documentation_lists_every_setting_with_its_default() -> None:
+    text = (PROJECT / "docs" / "gate.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", text, re.MULTILINE))
+    defaults = {name: field.default for name, field in GateSpec.model_fields.items()}
+    assert {name: yaml.safe_load(value) for name, value in listed.items()} == defaults
