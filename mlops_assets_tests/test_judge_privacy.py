@@ -52,6 +52,13 @@ def test_the_answers_are_kept_in_a_private_file(server, tmp_path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_cache_that_is_none_is_named(server, tmp_path) -> None:
+    (tmp_path / "c.db").write_text("no database at all, but long enough to look at")
+    with pytest.raises(LineageError, match=r"The judge's cache .*c\.db cannot be read"):
+        ask(spec_for(server), tmp_path / "c.db", question())
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [

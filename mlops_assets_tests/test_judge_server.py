@@ -1,6 +1,7 @@
 """A judge's server that misbehaves: each question ends as a score, or as none with a reason."""
 
 import asyncio
+import gzip
 import json
 import socket
 from pathlib import Path
@@ -79,6 +80,16 @@ def huge(handler: Handler, body: dict[str, Any]) -> None:
     handler.complete("x" * (judge_http.LARGEST_RESPONSE + 1))
 
 
+def bomb(handler: Handler, body: dict[str, Any]) -> None:
+    """A hundred megabytes in a hundred kilobytes."""
+    packed = gzip.compress(b" " * 100 * 1024**2, compresslevel=1)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(packed)))
+    handler.end_headers()
+    handler.wfile.write(packed)
+
+
 def status(code: int, **headers: str) -> Reply:
     return lambda handler, body: handler.send('{"error": "secret-key"}', code, **headers)
 
@@ -123,6 +134,7 @@ LASTING: dict[str, tuple[Reply, str]] = {
     "hangs": (hang, "the server timed out"),
     "drips": (drip, "the server timed out"),
     "body breaks off": (break_off, "the response broke off"),
+    "packed": (bomb, "the response is not JSON"),
     "huge": (huge, "the response is too large"),
     "no JSON": (sends("oops"), "the response is not JSON"),
     "another object": (sends('{"error": null}'), "the response is no chat completion"),

@@ -22,12 +22,13 @@ class JudgeCache:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
         if stat.S_IMODE(path.stat().st_mode) != PRIVATE:
             path.chmod(PRIVATE)
+        self._database = sqlite3.connect(path, isolation_level=None)
         try:
-            self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
             )
         except sqlite3.DatabaseError as error:
+            self._database.close()
             raise LineageError(
                 f"The judge's cache {path} cannot be read ({error}).",
                 "Delete it: every question is then asked again.",

@@ -14,7 +14,9 @@ def load_encoder(directory: Path) -> Callable[[str], list[float]]:
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # ours says what is under way
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         model = AutoModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
