@@ -12,6 +12,8 @@ import pytest
 import requests
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.evaluation.gate_evidence import read_evidence
+from mlops_assets.evaluation.gate_judge import judge_silence, judged_answers
 from mlops_assets.evaluation.records import RECORDS, Record, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.run_log import _scores
@@ -19,6 +21,7 @@ from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef
+from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.judge_server import CALIBRATION, JudgeServer, serve_judge, write_calibration
@@ -178,6 +181,26 @@ def test_a_failure_is_no_part_of_what_is_kept(lab, server) -> None:
     again = lab.measure(**judged_by(server))
     assert again.artifact == mended.artifact
     assert len(server.requests) == asked
+
+
+def test_the_gate_hears_a_judge_with_a_vote_and_takes_silence_for_no_verdict(lab, server) -> None:
+    store = lab.home.store
+    other = lab.measure(max_new_tokens=4).bundle
+    heard = read_evidence(store, lab.measure(other, **judged_by(server)).artifact)
+    assert not heard.faults
+    assert judge_silence(heard) == ([], [])
+    suite = judged_answers(heard)
+    assert suite.items == JUDGED
+    for system in ("tuned", "champion"):
+        assert list(suite.scores["judge"][system]) == [0.0] * JUDGED
+
+    server.always = lambda handler, body: handler.complete("I cannot tell.")
+    settings = judged_by(server) | {"judge_model": "another"}
+    silent = read_evidence(store, lab.measure(other, **settings).artifact)
+    assert judged_answers(silent) is None
+    ((criterion,), _) = judge_silence(silent)
+    assert criterion.verdict == INCONCLUSIVE
+    assert "the answer is not one JSON object" in criterion.detail
 
 
 def test_what_the_judge_writes_is_shown_as_text(lab, server) -> None:
