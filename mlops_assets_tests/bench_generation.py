@@ -29,6 +29,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "ours": ("ours", {}),
     "ours, one thread": ("ours", ONE_THREAD),
+    "ours, one thread, nothing shared": ("ours_apart", ONE_THREAD),
     "`generate`, one thread": ("generate", ONE_THREAD),
     "lm_eval, batch size auto": ("lm_eval", {}),
     "lm_eval, batch size 64": ("lm_eval_64", {}),

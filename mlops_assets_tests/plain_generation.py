@@ -1,6 +1,6 @@
 """One contender of the benchmark of generation: the same prompts over the same merged model.
 
-python -m mlops_assets_tests.plain_generation ours|generate|lm_eval|lm_eval_64 FOLDER
+python -m mlops_assets_tests.plain_generation CONTENDER FOLDER
 
 FOLDER holds what ``prepare`` wrote. It prints seconds and answers as one line of JSON: from the
 prompts' texts to the answers' texts, with the model loaded.
@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.evaluation import decoding
 from mlops_assets.evaluation.decoding import decode
 from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.refs import ReleaseBundle, Row
@@ -65,6 +66,12 @@ def ours(folder: Path) -> tuple[float, list[str]]:
         folder,
         lambda loaded, ids, workers: decode(loaded, ids, BUDGET, BATCH, _silently, workers).tokens,
     )
+
+
+def ours_apart(folder: Path) -> tuple[float, list[str]]:
+    """The same, but what all prompts begin with is computed for each."""
+    with patch.object(decoding, "SHARED_FROM", sys.maxsize):
+        return ours(folder)
 
 
 def generate(folder: Path) -> tuple[float, list[str]]:
@@ -154,6 +161,7 @@ def _silently(*_: Any) -> None:
 
 CONTENDERS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
     "ours": ours,
+    "ours_apart": ours_apart,
     "generate": generate,
     "lm_eval": lm_eval,
     "lm_eval_64": lambda folder: lm_eval(folder, BATCH),
