@@ -44,6 +44,8 @@ class Run:
 
     generating: float
     """Seconds from the prompts' texts to the answers' texts."""
+    cpu: float
+    """The same on the processor, all threads together."""
     process: float
     """Seconds of the whole process."""
     answers: list[str]
@@ -79,16 +81,17 @@ def print_table(home: Home, prompt: str, folder: Path, rounds: int) -> None:
     def speed(name: str, field: str) -> float:
         return counts[name] / median(name, field)
 
-    print(f"\nGeneration, {len(rows)} prompts, system prompt `{prompt}`, median of {rounds}\n")
-    print("| contender | tokens | tokens/s | of lm_eval | process, s | of lm_eval | same answers |")
+    tokens = f"{counts['ours']:,} tokens answered to {len(rows)} prompts"
+    print(f"\nGeneration, {tokens}, system prompt `{prompt}`, median of {rounds}\n")
+    print("| contender | tokens/s | of lm_eval | CPU, s | process, s | of lm_eval | same answers |")
     print("|---|---|---|---|---|---|---|")
     for name in CONTENDERS:
         rate, whole = speed(name, "generating"), speed(name, "process")
         pairs = zip(done[0][name].answers, done[0]["ours"].answers, strict=True)
         same = sum(theirs == mine for theirs, mine in pairs)
         ratio, of_process = rate / speed(PEER, "generating"), whole / speed(PEER, "process")
-        times = f"{rate:,.0f} | {ratio:.2f} | {median(name, 'process'):.1f} | {of_process:.2f}"
-        print(f"| {name} | {counts[name]:,} | {times} | {same} of {len(rows)} |")
+        times = f"{median(name, 'cpu'):.2f} | {median(name, 'process'):.1f} | {of_process:.2f}"
+        print(f"| {name} | {rate:,.0f} | {ratio:.2f} | {times} | {same} of {len(rows)} |")
 
 
 def count_tokens(folder: Path, answers: list[str]) -> int:
@@ -119,4 +122,4 @@ def _run(name: str, folder: Path) -> Run:
     if ended.returncode:
         sys.exit(f"{name} did not run:\n{ended.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return Run(figures["seconds"], seconds, figures["answers"])
+    return Run(figures["seconds"], figures["cpu_seconds"], seconds, figures["answers"])

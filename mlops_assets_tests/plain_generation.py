@@ -2,15 +2,16 @@
 
 python -m mlops_assets_tests.plain_generation CONTENDER FOLDER
 
-FOLDER holds what ``prepare`` wrote. It prints seconds and answers as one line of JSON: from the
-prompts' texts to the answers' texts, with the model loaded.
+FOLDER holds what ``prepare`` wrote. It prints an ``Answered`` as one line of JSON.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,17 @@ from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.refs import ReleaseBundle, Row
 from mlops_assets.template_messages import template_messages
 from mlops_assets.threads import fitting_threads
+
+
+@dataclass(frozen=True)
+class Answered:
+    """From the prompts' texts to the answers' texts, with the model loaded."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of all threads: what another load on the machine disturbs least."""
+    answers: list[str]
+
 
 BATCH, BUDGET = 64, 48
 MODEL, PROMPTS, TASK = "model", "prompts.jsonl", "prompts_of_the_benchmark"
@@ -36,6 +48,22 @@ doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["{end}"], max_gen_toks: {budget}, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 """
+
+
+class Stopwatch:
+    """Adds up time on the clock and on the processor."""
+
+    seconds = cpu_seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time in the block."""
+        started = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - started[0]
+            self.cpu_seconds += time.process_time() - started[1]
 
 
 def prepare(store: ArtifactStore, bundle: ReleaseBundle, rows: Sequence[Row], to: Path) -> None:
@@ -60,7 +88,7 @@ def read_prompts(folder: Path) -> list[str]:
     return [json.loads(line)["prompt"] for line in lines]
 
 
-def ours(folder: Path) -> tuple[float, list[str]]:
+def ours(folder: Path) -> Answered:
     """As `eval_report` answers."""
     return _timed(
         folder,
@@ -68,38 +96,35 @@ def ours(folder: Path) -> tuple[float, list[str]]:
     )
 
 
-def ours_apart(folder: Path) -> tuple[float, list[str]]:
+def ours_apart(folder: Path) -> Answered:
     """The same, but what all prompts begin with is computed for each."""
     with patch.object(decoding, "SHARED_FROM", sys.maxsize):
         return ours(folder)
 
 
-def generate(folder: Path) -> tuple[float, list[str]]:
+def generate(folder: Path) -> Answered:
     """transformers' ``generate`` on one thread, in the same batches sorted by length."""
     return _timed(folder, lambda loaded, ids, _: _generate(loaded, ids))
 
 
-def lm_eval(folder: Path, batch_size: int | str = "auto") -> tuple[float, list[str]]:
+def lm_eval(folder: Path, batch_size: int | str = "auto") -> Answered:
     """lm-evaluation-harness as it comes, less the seconds in which it looks for a batch size."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    spent = {"generate_until": 0.0, "_detect_batch_size": 0.0}
+    answering, looking = Stopwatch(), Stopwatch()
 
-    def timed(name: str) -> Any:
+    def timed(name: str, watch: Stopwatch) -> Any:
         original = getattr(HFLM, name)
 
         def call(*args: Any, **named: Any) -> Any:
-            started = time.perf_counter()
-            try:
+            with watch.running():
                 return original(*args, **named)
-            finally:
-                spent[name] += time.perf_counter() - started
 
         return patch.object(HFLM, name, call)
 
-    with timed("generate_until"), timed("_detect_batch_size"):
+    with timed("generate_until", answering), timed("_detect_batch_size", looking):
         found = simple_evaluate(
             model="hf",
             model_args={"pretrained": str(folder / MODEL), "dtype": "float32"},
@@ -111,20 +136,21 @@ def lm_eval(folder: Path, batch_size: int | str = "auto") -> tuple[float, list[s
         )
     samples = sorted(found["samples"][TASK], key=lambda sample: int(sample["doc_id"]))
     answers = [sample["resps"][0][0] for sample in samples]
-    return spent["generate_until"] - spent["_detect_batch_size"], answers
+    cpu = answering.cpu_seconds - looking.cpu_seconds
+    return Answered(answering.seconds - looking.seconds, cpu, answers)
 
 
 def _timed(
     folder: Path, answer: Callable[[LoadedModel, list[list[int]], int], list[list[int]]]
-) -> tuple[float, list[str]]:
+) -> Answered:
     loaded = load_model(folder / MODEL, None)
     texts = read_prompts(folder)
-    with fitting_threads(loaded.parameters) as workers:
-        started = time.perf_counter()
+    watch = Stopwatch()
+    with fitting_threads(loaded.parameters) as workers, watch.running():
         prompts = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
         tokens = answer(loaded, prompts, workers)
         answers = loaded.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return time.perf_counter() - started, answers
+    return Answered(watch.seconds, watch.cpu_seconds, answers)
 
 
 def _generate(loaded: LoadedModel, prompts: list[list[int]]) -> list[list[int]]:
@@ -159,7 +185,7 @@ def _silently(*_: Any) -> None:
     """No progress."""
 
 
-CONTENDERS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
+CONTENDERS: dict[str, Callable[[Path], Answered]] = {
     "ours": ours,
     "ours_apart": ours_apart,
     "generate": generate,
@@ -171,8 +197,7 @@ CONTENDERS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
 def main(name: str, folder: str) -> None:
     """Run the contender of this name."""
     contender = CONTENDERS[name]
-    seconds, answers = contender(Path(folder))
-    print(json.dumps({"seconds": seconds, "answers": answers}))
+    print(json.dumps(asdict(contender(Path(folder)))))
 
 
 if __name__ == "__main__":
