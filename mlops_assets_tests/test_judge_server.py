@@ -81,8 +81,8 @@ def huge(handler: Handler, body: dict[str, Any]) -> None:
 
 
 def bomb(handler: Handler, body: dict[str, Any]) -> None:
-    """A hundred megabytes in a hundred kilobytes."""
-    packed = gzip.compress(b" " * 100 * 1024**2, compresslevel=1)
+    """More than may be read, in a few kilobytes."""
+    packed = gzip.compress(b" " * 2 * judge_http.LARGEST_RESPONSE, compresslevel=1)
     handler.send_response(200)
     handler.send_header("Content-Encoding", "gzip")
     handler.send_header("Content-Length", str(len(packed)))
