@@ -1,11 +1,14 @@
 """A request for approval, as a row of the ledger holds it, and what is known of it."""
 
+import getpass
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from mlops_assets.approvers import NAME, Approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.ledger import REQUESTED, LedgerEntry
 from mlops_assets.statements import Statement, stamp
@@ -140,6 +143,33 @@ def latest_request(
         f"No approval was requested for version {version}{f' of {model}' if model else ''}.",
         "`mlops status` shows what waits for approval; only what passed the gate does.",
     )
+
+
+def ways_to_approve(found: Standing, approvers: Approvers) -> tuple[str, ...]:
+    """The commands with which somebody approves a request, to be typed as they are.
+
+    Where no person is on the list yet, the first one makes a key.
+    """
+    asked = found.request.entry.decision
+    allowed = found.request.terms.policy.approvers
+    people = [
+        approver.name
+        for approver in approvers.approvers
+        if not approver.automatic and (not allowed or approver.name in allowed)
+    ]
+    given = {approval.name for approval in found.approvals}
+    name = next((name for name in people if name not in given), None) or _own_name()
+    approve = f'mlops approve {asked.version} --model {asked.model} --as {name} --reason "..."'
+    return (approve,) if name in people else (f"mlops keys new {name}", approve)
+
+
+def _own_name() -> str:
+    """The login name where it may stand on the list of approvers."""
+    try:
+        login = getpass.getuser().lower()
+    except (OSError, KeyError):  # no login name in a container
+        return "me"
+    return login if re.fullmatch(NAME, login) else "me"
 
 
 def utc_now() -> datetime:

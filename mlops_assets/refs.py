@@ -263,16 +263,19 @@ class RegisteredModelRef:
 
 
 @dataclass(frozen=True)
-class DecisionRef:
-    """What the decision ledger says of a candidate."""
+class ApprovalRequestRef:
+    """What people were asked about a registered version, and where that stood then."""
 
     entry: int
-    """The ledger row's number, from 1."""
-    outcome: str
-    """``promoted``, ``kept`` or ``no_verdict``."""
-    reason: str
+    """The ledger row's number, from 1: of the request, or of the champion's promotion where
+    there was nothing to ask; 0 where the gate did not pass."""
+    state: str
+    """``open``, ``rejected``, ``promoted``, ``inconclusive`` or ``fail``."""
     version: int
     bundle: str
+    """Digest of the release bundle."""
+    expires: str
+    """ISO 8601 in UTC; empty where there was nothing to ask."""
 
 
 @dataclass(frozen=True)

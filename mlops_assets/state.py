@@ -1,15 +1,19 @@
 """The state of a home, gathered from refs, reports and ledger: what ``mlops status`` shows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.approval_requests import Standing, latest_request, utc_now, ways_to_approve
+from mlops_assets.approval_standing import pending, standing
+from mlops_assets.approvers import Approvers, read_approvers
+from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.refs import (
-    DecisionRef,
     DriftReportRef,
     EvalReportRef,
     RegisteredModelRef,
@@ -17,6 +21,8 @@ from mlops_assets.refs import (
     SplitsRef,
     ValidatedRef,
 )
+from mlops_assets.release_check import find_void
+from mlops_assets.statements import stamp
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,26 @@ class State:
     report: Mapping[str, Any] | None
     """``report.json``, read after its digests were verified."""
     registered: RegisteredModelRef | None
-    decision: DecisionRef | None
+    approval: Standing | None
+    """The latest request for the registered version, if anybody was asked about it."""
+    pending: tuple[Standing, ...]
+    """Every request of the home that waits for somebody, oldest first."""
+    approvers: Approvers
     drift: DriftReportRef | None
     champion: LedgerEntry | None
+    void: str | None
+    """What of the champion is not what was approved; None if all is."""
     ledger_entries: int
 
     def as_json(self) -> dict[str, Any]:
         """The machine's view; the keys are a contract (see docs/status.md)."""
         return {
-            "champion": self.champion and _champion(self.champion),
+            "champion": self.champion and _champion(self.champion) | {"void": self.void},
             "candidate": self.registered and _candidate(self.registered),
             "last_report": self.report and self._last_report(self.report),
             "quarantine": self.validated and _quarantine(self.validated),
             "drift": self.drift and _drift(self.drift),
+            "pending_approvals": [_pending(found, self.approvers) for found in self.pending],
             "ledger_entries": self.ledger_entries,
         }
 
@@ -75,7 +88,9 @@ def read_state(home: Home) -> State:
     """Gather the state. Raises LineageError when a report was changed after it was written."""
     evaluated = _latest(home, "eval_report", EvalReportRef)
     registered = _latest(home, "registered_model", RegisteredModelRef)
-    entries = home.ledger.entries()
+    entries, approvers = home.ledger.entries(), read_approvers(home)
+    champion = home.ledger.champion(registered.name if registered else None)
+    now = utc_now()
     return State(
         home=home,
         validated=_latest(home, "validated_dataset", ValidatedRef),
@@ -83,11 +98,27 @@ def read_state(home: Home) -> State:
         evaluated=evaluated,
         report=evaluated and _read_report(home, evaluated),
         registered=registered,
-        decision=_latest(home, "promotion_decision", DecisionRef),
+        approval=registered and _approval(entries, registered, approvers, now),
+        pending=tuple(pending(entries, approvers, now)),
+        approvers=approvers,
         drift=_latest(home, "drift_report", DriftReportRef),
-        champion=home.ledger.champion(registered.name if registered else None),
+        champion=champion,
+        void=find_void(home, champion) if champion else None,
         ledger_entries=len(entries),
     )
+
+
+def _approval(
+    entries: Sequence[LedgerEntry],
+    registered: RegisteredModelRef,
+    approvers: Approvers,
+    now: datetime,
+) -> Standing | None:
+    try:
+        request = latest_request(entries, registered.version, registered.name)
+    except LineageError:
+        return None
+    return standing(entries, request, approvers, now)
 
 
 def _latest(home: Home, asset: str, kind: type[Any]) -> Any:
@@ -114,6 +145,27 @@ def _release(version: int, bundle: ReleaseBundle) -> dict[str, Any]:
 def _champion(entry: LedgerEntry) -> dict[str, Any]:
     release = _release(entry.decision.version, entry.decision.bundle)
     return release | {"since": entry.at, "ledger_entry": entry.entry}
+
+
+def _pending(found: Standing, approvers: Approvers) -> dict[str, Any]:
+    request, asked = found.request, found.request.entry.decision
+    return {
+        "model": asked.model,
+        "version": asked.version,
+        "bundle": asked.bundle.digest,
+        "request": request.id,
+        "requested_at": request.entry.at,
+        "expires": stamp(request.terms.expires),
+        "author": request.terms.author or None,
+        "required_approvals": request.required,
+        "approvals": [asdict(approval) for approval in found.approvals],
+        "invalid": list(found.invalid),
+        "reason": asked.reason,
+        "criteria": list(request.terms.criteria),
+        "gate": request.terms.gate,
+        "report": request.terms.report,
+        "approve_with": list(ways_to_approve(found, approvers)),
+    }
 
 
 def _candidate(ref: RegisteredModelRef) -> dict[str, Any]:

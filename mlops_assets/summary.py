@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from mlops_assets.approval_requests import OPEN, Standing, ways_to_approve
 from mlops_assets.artifacts import SHORT
+from mlops_assets.ledger import PROMOTED
 from mlops_assets.state import State
+from mlops_assets.statements import stamp
 
 NEXT_COMMANDS = (
     ("make dev", "the Dagster UI on 3000, the MLflow UI on 5000, approvals on 3001"),
@@ -30,6 +34,7 @@ def print_summary(state: State) -> None:
     for name, page in _pages(state):
         # On a line of its own, so that a terminal makes it a link whatever its width.
         console.print(f"  [bold]{name}[/bold]\n    {_short(page)}", soft_wrap=True, highlight=False)
+    _waiting(console, state)
     console.print("\n[bold]Next[/bold]")
     for command, what in NEXT_COMMANDS:
         console.print(f"  {command}\n    [dim]{what}[/dim]", soft_wrap=True)
@@ -65,13 +70,48 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
     if (registered := state.registered) is not None:
         bundle = registered.bundle.digest[:SHORT]
         yield "Registered", f"{registered.name} version {registered.version}, bundle {bundle}"
-    if (decision := state.decision) is not None:
-        yield "Decision", f"{decision.outcome}: {decision.reason} (ledger entry {decision.entry})"
+    if (approval := state.approval) is not None:
+        yield "Approval", escape(_approval(approval))
     champion = state.champion
     yield "Champion", f"version {champion.decision.version}" if champion else "none yet"
+    if state.void:
+        yield "", f"[bold red]void: {escape(state.void)}[/bold red]"
     if (drift := state.drift) is not None:
         which = f" in {', '.join(drift.columns)}" if drift.columns else ""
         yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
+
+
+def _approval(found: Standing) -> str:
+    """Where the request for the registered version stands."""
+    asked, count = found.request.entry.decision, len(found.approvals)
+    passed = f"{asked.reason} (ledger entry {found.request.entry.entry})"
+    if found.state == OPEN:
+        until = stamp(found.request.terms.expires)
+        return f"waits, {count} of {found.request.required}, until {until}: {passed}"
+    if found.state == PROMOTED:
+        names = ", ".join(approval.name for approval in found.approvals)
+        machine = any(approval.automatic for approval in found.approvals)
+        alone = ", the key of this machine: no person was asked" if machine and count == 1 else ""
+        return f"approved by {names or 'nobody on the list'}{alone}: {passed}"
+    return f"{found.state}: {found.reason}"
+
+
+def _waiting(console: Console, state: State) -> None:
+    """What waits for a person, and the commands that answer."""
+    for found in state.pending:
+        asked = found.request.entry.decision
+        what = f"Version {asked.version} of {asked.model} waits for approval"
+        console.print(f"\n[bold yellow]{escape(what)}[/bold yellow]", soft_wrap=True)
+        for problem in found.invalid:
+            console.print(f"  [red]does not count: {escape(problem)}[/red]", soft_wrap=True)
+        for command in ways_to_approve(found, state.approvers):
+            console.print(f"  {_command(command)}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _command(words: str) -> str:
+    """As a person types it here: `make` has the commands in the project's own environment."""
+    own = Path(".venv/bin/mlops")
+    return words.replace("mlops", str(own), 1) if own.is_file() else words
 
 
 def _pages(state: State) -> Iterator[tuple[str, Path]]:

@@ -1,13 +1,15 @@
 """The ledger is append-only and chained: whoever writes at once, whatever wrote before."""
 
 import os
+import stat
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import GENESIS, KEPT, NO_VERDICT, PASSED, PROMOTED, Decision
+from mlops_assets.ledger import GENESIS, KEPT, NO_VERDICT, PASSED, PROMOTED, Decision, Ledger
 from mlops_assets.promotion.audit import audit
 from mlops_assets_tests.releases import MODEL, make_bundle
 
@@ -132,3 +134,13 @@ def test_one_champion_is_replaced_once(home: Home) -> None:
     with pytest.raises(LineageError, match="changed while this candidate was judged"):
         home.ledger.append(decision(home, "rival", PROMOTED, 1))
     assert [row.decision.key for row in home.ledger.promotions(MODEL)] == ["first", "second"]
+
+
+def test_the_ledger_is_private_and_says_when_it_cannot_be_used(tmp_path: Path, home: Home) -> None:
+    home.ledger.append(decision(home, "a"))
+    assert stat.S_IMODE((home.root / "ledger.db").stat().st_mode) == 0o600
+    with pytest.raises(LineageError, match="cannot be used"):
+        Ledger("no-such-database")
+    (tmp_path / "broken.db").write_text("this is no database, but long enough to look like one")
+    with pytest.raises(LineageError, match=r"broken\.db cannot be used"):
+        Ledger(f"sqlite:///{tmp_path / 'broken.db'}").entries()

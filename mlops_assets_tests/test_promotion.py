@@ -1,11 +1,7 @@
-"""The registry, decisions and the ledger, on a real MLflow with SQLite.
-
-The evaluation reports are written by hand, so that every outcome can be asked for.
-"""
+"""The registry, on a real MLflow with SQLite. The evaluation reports are written by hand."""
 
 import json
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,21 +15,20 @@ import pytest
 from mlops_assets import provenance
 from mlops_assets.artifacts import Artifact, LineageError, Recipe
 from mlops_assets.home import Home
-from mlops_assets.ledger import KEPT, NO_VERDICT, PROMOTED, Ledger
+from mlops_assets.ledger import PROMOTED, Decision
 from mlops_assets.promotion import defs, package, registry
-from mlops_assets.promotion.decision import decide
 from mlops_assets.promotion.version_tags import REQUIRED, VersionTags, make_tags
 from mlops_assets.refs import (
     AdapterRef,
-    DecisionRef,
     EvalReportRef,
     GateRef,
     RegisteredModelRef,
     ReleaseBundle,
 )
+from mlops_assets.release_check import template_digest
 from mlops_assets.resources import RESOURCES, Workspace
-from mlops_assets.verdicts import FAIL, GATE, INCONCLUSIVE, PASS, Criterion, Gate
 from mlops_assets_tests.conftest import VERSIONS
+from mlops_assets_tests.releases import make_gate
 
 NAME = "support-tickets"
 ROWS = 400
@@ -42,11 +37,10 @@ CODE = provenance.Provenance("c" * 40, False, "l" * 64, "s" * 64)
 
 @dataclass(frozen=True)
 class Case:
-    """A candidate that was evaluated and judged."""
+    """A candidate that was evaluated."""
 
     adapter: AdapterRef
     evaluated: EvalReportRef
-    judged: GateRef
 
 
 ORIGIN = {
@@ -105,7 +99,6 @@ def make_case(
     seed: str,
     tuned: int = 300,
     champion: tuple[str, int] | None = None,
-    verdict: str = PASS,
     **changes: Any,
 ) -> Case:
     """A candidate of its own adapter, measured as ``make_report`` says.
@@ -115,7 +108,9 @@ def make_case(
     base = make_artifact(home, "base_model", "base", {"config.json": "{}"})
     adapter = make_artifact(home, "lora_adapter", seed, {"adapter_model.safetensors": seed}, ORIGIN)
     generation = {"max_new_tokens": 32}
-    bundle = ReleaseBundle(base, adapter, "t" * 64, "p" * 64, generation, VERSIONS)
+    bundle = ReleaseBundle(
+        base, adapter, template_digest(home.store.path(base)), "p" * 64, generation, VERSIONS
+    )
     against, score = champion or (None, None)
     changes = {"candidate": bundle.digest, "champion": against} | changes
     report, outcomes = make_report(tuned, 40, score)
@@ -125,140 +120,16 @@ def make_case(
     }
     artifact = make_artifact(home, "eval_report", f"{seed}{champion}{tuned}{changes}", files)
     trained = AdapterRef(adapter, base, bundle.versions, "mlflow-run", "dagster-run")
-    judged = make_gate(home, bundle, artifact, against, verdict)
-    return Case(trained, EvalReportRef(artifact, bundle, against), judged)
+    return Case(trained, EvalReportRef(artifact, bundle, against))
 
 
-def make_gate(
-    home: Home, bundle: ReleaseBundle, report: Artifact, champion: str | None, verdict: str
-) -> GateRef:
-    """A gate of one criterion."""
-    gate = Gate(
-        verdict,
-        bundle.digest,
-        report.digest,
-        champion,
-        (Criterion("floor/exact_match", verdict, "75.0%, at least 60.0% is needed"),),
-        {},
-    )
-    seed = f"{bundle.digest}{report.digest}{champion}{verdict}"
-    artifact = make_artifact(home, "gate_verdict", seed, {GATE: json.dumps(asdict(gate))})
-    return GateRef(artifact, bundle, report, champion, verdict)
-
-
-def decide_on(home: Home, case: Case, version: int = 1, name: str = NAME) -> DecisionRef:
-    evaluated = case.evaluated
-    registered = RegisteredModelRef(name, version, evaluated.bundle, evaluated.artifact)
-    return decide(home.store, home.ledger, registered, case.judged, "run")
-
-
-# --- decisions and the ledger ----------------------------------------------------------------
-
-
-def test_deciding_again_finds_the_same_row(home: Home) -> None:
-    weak = make_case(home, "weak", verdict=FAIL)
-    first, again = decide_on(home, weak), decide_on(home, weak)
-    assert first == again
-    assert first.outcome == KEPT
-    assert len(home.ledger.entries()) == 1
-
-
-def test_the_champion_gets_no_second_row(home: Home) -> None:
-    first = decide_on(home, make_case(home, "a"))
-    again = decide_on(home, make_case(home, "a", champion=(first.bundle, 300)))
-    assert (first.outcome, again.outcome) == (PROMOTED, PROMOTED)
-    assert first.entry == again.entry
-    assert "already the champion" in again.reason
-    assert len(home.ledger.entries()) == 1
-
-
-def test_a_better_candidate_replaces_the_champion_with_evidence(home: Home) -> None:
-    first = decide_on(home, make_case(home, "a", tuned=200))
-    second = decide_on(home, make_case(home, "b", champion=(first.bundle, 200)), version=2)
-    assert (second.outcome, second.entry) == (PROMOTED, 2)
-    entry = home.ledger.champion(NAME)
-    assert entry is not None
-    assert entry.decision.bundle.digest == second.bundle
-    assert entry.decision.replaces == first.entry
-    written = entry.decision.evidence
-    assert written["champion"] == first.bundle
-    assert written["decided_in_run"] == "run"
-    assert [item["verdict"] for item in written["criteria"]] == [PASS]
-
-
-def test_a_report_against_an_earlier_champion_is_stale(home: Home) -> None:
-    first = decide_on(home, make_case(home, "a", tuned=200))
-    late = make_case(home, "c", tuned=390, champion=(first.bundle, 200))
-    second = decide_on(home, make_case(home, "b", champion=(first.bundle, 200)))
-    stale = decide_on(home, late)
-    assert (stale.outcome, "evaluate again" in stale.reason) == (NO_VERDICT, True)
-    fresh = decide_on(home, make_case(home, "c", tuned=390, champion=(second.bundle, 300)))
-    assert fresh.outcome == PROMOTED
-
-
-def test_what_was_replaced_is_not_promoted_again_on_old_evidence(home: Home) -> None:
-    candidate = make_case(home, "b")
-    first = decide_on(home, candidate)
-    champion = home.ledger.champion(NAME)
-    assert champion is not None
-    other = make_case(home, "rolled-back-to").evaluated.bundle
-    rollback = replace(champion.decision, key="rollback", bundle=other, replaces=champion.entry)
-    home.ledger.append(rollback)
-    back = make_case(home, "b", champion=(other.digest, 100))
-    assert decide_on(home, back).outcome == PROMOTED  # new evidence, against the new champion
-    home.ledger.append(replace(rollback, key="again", replaces=3))
-    assert decide_on(home, back).outcome == KEPT
-    assert first.entry == 1
-
-
-def test_another_models_champion_does_not_stand_in_the_way(home: Home) -> None:
-    other = decide_on(home, make_case(home, "a"), name="other-model")
-    case = make_case(home, "b", champion=(other.bundle, 0))
-    found = decide_on(home, case)
-    assert (found.outcome, "first champion" in found.reason) == (PROMOTED, True)
-
-
-@pytest.mark.parametrize(("verdict", "outcome"), [(FAIL, KEPT), (INCONCLUSIVE, NO_VERDICT)])
-def test_what_did_not_pass_is_not_promoted(home: Home, verdict: str, outcome: str) -> None:
-    found = decide_on(home, make_case(home, "a", verdict=verdict))
-    assert found.outcome == outcome
-    assert "floor/exact_match" in found.reason
-    assert home.ledger.champion() is None
-
-
-def test_a_changed_gate_is_refused(home: Home) -> None:
-    case = make_case(home, "a", verdict=FAIL)
-    path = home.store.path(case.judged.artifact) / GATE
-    path.write_text(path.read_text().replace(FAIL, PASS))
-    with pytest.raises(LineageError, match="changed after it was built"):
-        decide_on(home, case)
-    assert home.ledger.entries() == []
-
-
-def test_the_gate_of_another_bundle_is_refused(home: Home) -> None:
-    case, other = make_case(home, "a"), make_case(home, "b")
-    with pytest.raises(LineageError, match="not the bundle that the gate judged"):
-        decide_on(home, replace(case, judged=other.judged))
-
-
-def test_two_cannot_replace_the_same_champion(home: Home) -> None:
-    decide_on(home, make_case(home, "a", tuned=200))
-    entry = home.ledger.champion(NAME)
-    assert entry is not None
-    home.ledger.append(replace(entry.decision, key="one", replaces=entry.entry))
-    with pytest.raises(LineageError, match="changed while"):
-        home.ledger.append(replace(entry.decision, key="two", replaces=entry.entry))
-    assert [row.decision.key for row in home.ledger.entries()][1:] == ["one"]
-
-
-def test_the_ledger_is_private_and_says_when_it_cannot_be_used(tmp_path: Path, home: Home) -> None:
-    decide_on(home, make_case(home, "a"))
-    assert stat.S_IMODE((home.root / "ledger.db").stat().st_mode) == 0o600
-    with pytest.raises(LineageError, match="cannot be used"):
-        Ledger("no-such-database")
-    (tmp_path / "broken.db").write_text("this is no database, but long enough to look like one")
-    with pytest.raises(LineageError, match=r"broken\.db cannot be used"):
-        Ledger(f"sqlite:///{tmp_path / 'broken.db'}").entries()
+def promote(home: Home, case: Case, version: int = 1) -> str:
+    """Make a case the champion, as its approval would; returns its digest."""
+    champion, bundle = home.ledger.champion(NAME), case.evaluated.bundle
+    replaced = champion.entry if champion else 0
+    key = f"{bundle.digest} {replaced}"
+    promotion = Decision(key, PROMOTED, "approved", NAME, version, bundle, {}, replaced)
+    return home.ledger.append(promotion).decision.bundle.digest
 
 
 # --- provenance and tags ---------------------------------------------------------------------
@@ -423,8 +294,8 @@ def test_registering_again_finds_the_version_without_mlflow(
 
 def test_the_champion_keeps_its_version_whatever_its_report(tracked_home: Home) -> None:
     number = register(tracked_home, case := make_case(tracked_home, "a"))
-    first = decide_on(tracked_home, case, number)
-    measured_again = make_case(tracked_home, "a", champion=(first.bundle, 300))
+    first = promote(tracked_home, case, number)
+    measured_again = make_case(tracked_home, "a", champion=(first, 300))
     assert register(tracked_home, measured_again) == number
 
 
@@ -444,7 +315,7 @@ def test_a_lost_registry_is_filled_again(tracked_home: Home, migrated_database: 
     first, second = make_case(tracked_home, "a", tuned=200), make_case(tracked_home, "b")
     register(tracked_home, first)
     assert register(tracked_home, second) == 2
-    decide_on(tracked_home, second, 2)
+    promote(tracked_home, second, 2)
     assert registry.reconcile(tracked_home, NAME)["champion"] == 2
     shutil.copy(migrated_database, tracked_home.mlflow_database)
     assert register(tracked_home, second) == 1
@@ -455,11 +326,11 @@ def test_aliases_follow_the_ledger(tracked_home: Home, monkeypatch: pytest.Monke
     first = make_case(tracked_home, "a", tuned=200)
     register(tracked_home, first)
     assert registry.reconcile(tracked_home, NAME) == {"candidate": 1}
-    digest = decide_on(tracked_home, first, 1).bundle
+    digest = promote(tracked_home, first, 1)
     assert registry.reconcile(tracked_home, NAME) == {"candidate": 1, "champion": 1}
     second = make_case(tracked_home, "b", champion=(digest, 200))
     register(tracked_home, second)
-    decide_on(tracked_home, second, 2)
+    promote(tracked_home, second, 2)
     # A crash here leaves the alias behind; whoever reconciles next moves it.
     assert registry.glance(tracked_home, NAME) == registry.look(client(tracked_home), NAME)
     expected = {"candidate": 2, "champion": 2, "previous": 1}
@@ -479,8 +350,12 @@ def test_a_glance_that_fails_proves_nothing(home: Home) -> None:
 # --- the assets ------------------------------------------------------------------------------
 
 
-def materialize(case: Case, instance: dg.DagsterInstance, **config: Any) -> Any:
-    """Run the stage's assets under given inputs, as a job does."""
+AUTOMATIC = {"approval_request": {"config": {"risk_class": "low", "automatic_for": ["low"]}}}
+
+
+def materialize(case: Case, instance: dg.DagsterInstance, champion: str | None = None) -> Any:
+    """Run the stage's assets under given inputs, as a job does; no person is asked."""
+    judged = make_gate(Home.from_environment(), case.evaluated.bundle, champion)
 
     @dg.asset
     def eval_report() -> EvalReportRef:
@@ -488,7 +363,7 @@ def materialize(case: Case, instance: dg.DagsterInstance, **config: Any) -> Any:
 
     @dg.asset
     def gate_verdict() -> GateRef:
-        return case.judged
+        return judged
 
     @dg.asset
     def lora_adapter() -> AdapterRef:
@@ -498,7 +373,7 @@ def materialize(case: Case, instance: dg.DagsterInstance, **config: Any) -> Any:
         [eval_report, gate_verdict, lora_adapter, *(defs.defs.assets or [])],
         resources=RESOURCES,
         instance=instance,
-        run_config={"ops": config},
+        run_config={"ops": AUTOMATIC},
         raise_on_error=False,
     )
 
@@ -514,15 +389,16 @@ def test_the_assets_register_and_promote_once(tracked_home: Home) -> None:
         assert materialize(case, instance).success
         assert client(tracked_home).get_model_version_by_alias(NAME, "champion").version == 1
         digest = case.evaluated.bundle.digest
-        again = materialize(make_case(tracked_home, "a", champion=(digest, 300)), instance)
+        measured_again = make_case(tracked_home, "a", champion=(digest, 300))
+        again = materialize(measured_again, instance, digest)
         assert again.success
     version, decision = (
-        metadata_of(again, name) for name in ("registered_model", "promotion_decision")
+        metadata_of(again, name) for name in ("registered_model", "approval_request")
     )
     assert (version["version"], version["from_store"]) == (1, True)
     assert version["model_card"].startswith(f"# {NAME}")
     assert {record.data["tag"] for record in version["lineage"].records} >= set(REQUIRED)
-    assert (decision["outcome"], decision["ledger_entries"]) == (PROMOTED, 1)
+    assert (decision["state"], decision["ledger_entries"]) == (PROMOTED, 3)
     assert decision["from_store"] is True
     latest = tracked_home.latest("registered_model")
     assert isinstance(latest, RegisteredModelRef)
@@ -547,10 +423,3 @@ def test_a_changed_report_fails_the_run_and_promotes_nothing(tracked_home: Home)
 def test_the_registrys_name_is_checked(name: str) -> None:
     with pytest.raises(ValueError, match="model"):
         Workspace(model=name)
-
-
-def test_the_evidence_survives_the_ledger(home: Home) -> None:
-    case = make_case(home, "a")
-    decide_on(home, case)
-    entry = home.ledger.entries()[0]
-    assert asdict(entry.decision.bundle) == asdict(case.evaluated.bundle)

@@ -1,4 +1,4 @@
-"""The stage's assets: the registered version, and the decision what the champion is."""
+"""The registered version, the request for its approval, and the job `approve`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,21 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 import mlops_assets
+from mlops_assets.approval_requests import OPEN, Standing, utc_now, ways_to_approve
+from mlops_assets.approval_standing import pending
+from mlops_assets.approvers import NAME, read_approvers
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
-from mlops_assets.ledger import LedgerEntry
-from mlops_assets.promotion import decision, package, registry
+from mlops_assets.promotion import approval, automatic, package, registry, request
 from mlops_assets.promotion.approval_alerts import send_alerts
+from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
 from mlops_assets.provenance import find_provenance
-from mlops_assets.refs import AdapterRef, DecisionRef, EvalReportRef, GateRef, RegisteredModelRef
+from mlops_assets.refs import (
+    AdapterRef,
+    ApprovalRequestRef,
+    EvalReportRef,
+    GateRef,
+    RegisteredModelRef,
+)
 from mlops_assets.resources import Tracking, Workspace
+from mlops_assets.signing import load_key
+from mlops_assets.statements import stamp
+from mlops_assets.verdicts import PASS, read_gate
 
 OWNERS = ["team:ml-platform"]
 PACKAGE = Path(mlops_assets.__file__).resolve().parent
+
+
+class PromotionConfig(PromotionSpec, dg.Config):
+    """The policy of approval as run config."""
 
 
 @dg.asset(
@@ -73,34 +90,83 @@ def registered_model(
     group_name="promotion",
     kinds={"mlflow", "sqlite"},
     owners=OWNERS,
-    code_version=code_digest(decision.__name__),
+    code_version=code_digest(request.__name__),
     pool="registry",
 )
-def promotion_decision(
+def approval_request(
     context: dg.AssetExecutionContext,
+    config: PromotionConfig,
     workspace: Workspace,
     registered_model: RegisteredModelRef,
     gate_verdict: GateRef,
-) -> dg.MaterializeResult[DecisionRef]:
-    """Whether the candidate becomes the champion: promoted, kept or no verdict.
+) -> dg.MaterializeResult[ApprovalRequestRef]:
+    """The question to people whether a candidate that passed the gate becomes the champion.
 
-    Reads the gate's result again from its verified artifact: a candidate that passed against
-    the champion of now is promoted. The decision is a row in the ledger with its evidence; the
-    registry's aliases `champion` and `previous` follow the ledger.
+    Reads the gate's result again from its verified artifact. The request is a row in the ledger
+    with its evidence; it expires, and nothing waits in a process. `mlops approve`, the job
+    `approve` or the signed link answer it; the registry's aliases follow the ledger. A bundle
+    that already is the champion needs no answer.
     """
     with workspace.stage(context) as store:
-        home = workspace.home
-        ref = decision.decide(
-            store, home.ledger, registered_model, gate_verdict, context.run.run_id
-        )
+        home, now, run = workspace.home, utc_now(), context.run.run_id
+        metadata: dict[str, Any] = {}
+        approval.settle(home, registered_model.name, now)  # what a crash interrupted comes first
+        champion = home.ledger.champion(registered_model.name)
+        if champion and champion.decision.bundle.digest == registered_model.bundle.digest:
+            ref = request.nothing_to_ask(champion, registered_model)
+        elif (verdict := read_gate(store, gate_verdict).verdict) != PASS:
+            ref = request.not_requested(registered_model, verdict)
+        else:
+            author = find_provenance(PACKAGE).author
+            found = request.open_request(
+                home, registered_model, gate_verdict, config, author, run, now
+            )
+            if answer := automatic.approve_automatically(home, found, now):
+                found = answer.standing
+            ref = request.reference(found)
+            metadata = _request_metadata(home, found, run)
         aliases = registry.reconcile(home, registered_model.name)
-        entries = home.ledger.entries()
     return dg.MaterializeResult(
         value=ref,
-        data_version=dg.DataVersion(digest_json([ref.entry, ref.outcome, ref.bundle])),
-        metadata=_decision_metadata(ref, entries, dict(aliases), context.run.run_id)
+        data_version=dg.DataVersion(digest_json([ref.entry, ref.state, ref.bundle])),
+        metadata=_decisions(home, ref)
+        | metadata
+        | {"aliases": dg.MetadataValue.json(dict(aliases))}
         | registered_model.bundle.versions.by_name(),
     )
+
+
+class Answer(dg.Config):
+    """Who approves what, and why. The private key comes from a file or the environment."""
+
+    version: int = Field(ge=1, description="Number of the registered version.")
+    name: str = Field(pattern=NAME, description="The approver's name on the list.")
+    reason: str = Field(min_length=1, description="Why; it is signed and kept for good.")
+    key_file: str | None = Field(
+        None,
+        description="File of the private key; default: what MLOPS_SIGNING_KEY holds or names, else"
+        " MLOPS_HOME/keys/NAME.pem.",
+    )
+
+
+@dg.op
+def approve_version(context: dg.OpExecutionContext, config: Answer, workspace: Workspace) -> None:
+    """Sign and record one approval, as `mlops approve` does."""
+    home, path = workspace.home, Path(config.key_file) if config.key_file else None
+    try:
+        key = load_key(path, home.root / "keys" / f"{config.name}.pem")
+        answer = approval.approve(
+            home, config.version, config.name, config.reason, key, model=workspace.model
+        )
+    except LineageError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    context.add_output_metadata(answer.as_json())
+
+
+@dg.job(name="approve", description="Approve a version that waits: see docs/approval.md.")
+def approve_job() -> None:
+    """One step: nothing else has to run for a person to say yes."""
+    approve_version()
 
 
 def _version_metadata(
@@ -131,10 +197,46 @@ def _version_metadata(
     }
 
 
-def _decision_metadata(
-    ref: DecisionRef, entries: list[LedgerEntry], aliases: dict[str, int], run: str
-) -> dict[str, Any]:
-    columns = (("entry", "int"), ("at", "string"), ("outcome", "string"), ("version", "int"))
+def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
+    """What a person needs to decide: the evidence, who has answered, and how to."""
+    terms, asked = found.request.terms, found.request.entry.decision
+    report = home.store.root / terms.report["kind"] / terms.report["key"] / "report.html"
+    commands = "\n".join(ways_to_approve(found, read_approvers(home)))
+    metadata: dict[str, Any] = {
+        "request": found.request.id,
+        "expires": stamp(terms.expires),
+        "author": terms.author,
+        "approvals": f"{len(found.approvals)} of {found.request.required}",
+        "criteria": dg.MetadataValue.table(
+            [dg.TableRecord(dict(criterion)) for criterion in terms.criteria],
+            schema=_schema(("name", "string"), ("verdict", "string"), ("detail", "string")),
+        ),
+        "report": dg.MetadataValue.url(report.as_uri()),
+        "evidence": dg.MetadataValue.json(asked.evidence),
+        "from_store": asked.evidence.get("requested_in_run") != run,
+    }
+    if found.state == OPEN:
+        metadata["approve_with"] = dg.MetadataValue.md(f"```\n{commands}\n```")
+    if found.reason:
+        metadata["reason"] = found.reason
+    return metadata
+
+
+def _decisions(home: Home, ref: ApprovalRequestRef) -> dict[str, Any]:
+    """Where the candidate stands, what else waits, and the ledger's last rows."""
+    entries, approvers = home.ledger.entries(), read_approvers(home)
+    waiting = [
+        dg.TableRecord(
+            {
+                "model": found.request.entry.decision.model,
+                "version": found.request.entry.decision.version,
+                "expires": stamp(found.request.terms.expires),
+                "approvals": f"{len(found.approvals)} of {found.request.required}",
+                "evidence": found.request.entry.decision.reason,
+            }
+        )
+        for found in pending(entries, approvers, utc_now())
+    ]
     recent = [
         dg.TableRecord(
             {
@@ -147,18 +249,20 @@ def _decision_metadata(
         )
         for row in entries[-10:]
     ]
-    evidence = next(row.decision.evidence for row in entries if row.entry == ref.entry)
+    columns = (("entry", "int"), ("at", "string"), ("outcome", "string"), ("version", "int"))
+    pending_columns = (("model", "string"), ("version", "int"), ("expires", "string"))
+    shown = (("approvals", "string"), ("evidence", "string"))
     return {
-        "outcome": ref.outcome,
-        "reason": ref.reason,
+        "state": ref.state,
         "ledger_entry": ref.entry,
         "ledger_entries": len(entries),
+        "pending_approvals": dg.MetadataValue.table(
+            waiting, schema=_schema(*pending_columns, *shown)
+        ),
         "latest_decisions": dg.MetadataValue.table(
             recent, schema=_schema(*columns, ("reason", "string"))
         ),
-        "evidence": dg.MetadataValue.json(evidence),
-        "aliases": dg.MetadataValue.json(aliases),
-        "from_store": evidence.get("decided_in_run") != run,
+        "from_store": True,
     }
 
 
@@ -180,4 +284,6 @@ def approval_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason(str(error))
 
 
-defs = dg.Definitions(assets=[registered_model, promotion_decision], sensors=[approval_alerts])
+defs = dg.Definitions(
+    assets=[registered_model, approval_request], jobs=[approve_job], sensors=[approval_alerts]
+)

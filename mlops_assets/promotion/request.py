@@ -16,9 +16,9 @@ from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
 from mlops_assets.home import Home
-from mlops_assets.ledger import REQUESTED, Decision, LedgerEntry
+from mlops_assets.ledger import PROMOTED, REQUESTED, Decision, LedgerEntry
 from mlops_assets.promotion.spec import PromotionSpec
-from mlops_assets.refs import GateRef, RegisteredModelRef
+from mlops_assets.refs import ApprovalRequestRef, GateRef, RegisteredModelRef
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, Criterion, read_gate
 
@@ -148,3 +148,25 @@ def _name(artifact: Artifact) -> dict[str, str]:
 
 def _criterion(criterion: Criterion) -> dict[str, str]:
     return {"name": criterion.name, "verdict": criterion.verdict, "detail": criterion.detail}
+
+
+def reference(found: Standing) -> ApprovalRequestRef:
+    """What the asset hands on of a request."""
+    row = found.request.entry
+    expires = stamp(found.request.terms.expires)
+    bundle = row.decision.bundle.digest
+    return ApprovalRequestRef(row.entry, found.state, row.decision.version, bundle, expires)
+
+
+def nothing_to_ask(champion: LedgerEntry, registered: RegisteredModelRef) -> ApprovalRequestRef:
+    """What it hands on of a bundle that is the champion already."""
+    logger.info("version %d is the champion since %s", registered.version, champion.at)
+    bundle = registered.bundle.digest
+    return ApprovalRequestRef(champion.entry, PROMOTED, registered.version, bundle, "")
+
+
+def not_requested(registered: RegisteredModelRef, verdict: str) -> ApprovalRequestRef:
+    """What it hands on where a profile lets a run go on although the gate did not pass."""
+    logger.warning("nobody is asked: the gate's verdict is %s", verdict)
+    state, bundle = verdict.lower(), registered.bundle.digest
+    return ApprovalRequestRef(0, state, registered.version, bundle, "")

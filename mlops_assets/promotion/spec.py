@@ -1,8 +1,8 @@
 """The policy of approval: who may approve, how many it takes, and what needs no person."""
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 RiskClass = Literal["low", "limited", "high"]
 
@@ -32,8 +32,15 @@ class PromotionSpec(BaseModel):
         description="What a wrong answer of this model can do: `low` (a nuisance), `limited` (costs"
         " somebody time or money), `high` (harm). Whoever owns the model says it.",
     )
-    automatic_for: list[RiskClass] = Field(
+    automatic_for: list[str] = Field(
         default=[],
         max_length=3,
         description="Risk classes that a key of this machine may approve; empty: people alone.",
     )
+
+    @field_validator("automatic_for")  # Dagster knows no list of a Literal
+    @classmethod
+    def _are_classes(cls, value: list[str]) -> list[str]:
+        if unknown := set(value) - set(get_args(RiskClass)):
+            raise ValueError(f"{', '.join(sorted(unknown))}: no risk class")
+        return value
