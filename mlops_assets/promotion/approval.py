@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.approval_requests import (
+    OUTDATED,
     Request,
     Standing,
     latest_request,
@@ -136,8 +137,11 @@ def record(home: Home, answer: SignedStatement, now: datetime | None = None) -> 
         verify_release(home, request.entry)
     row = home.ledger.append(_row(request, answer), now)
     logger.info("version %d %s by %s", said.version, row.decision.outcome, said.name)
-    promoted = settle(home, said.model, now)
+    settle(home, said.model, now)
     after = standing(home.ledger.entries(), request, approvers, now)
+    if after.state == OUTDATED:
+        raise _refusal(request, said.action, said.name, after.reason)
+    promoted = home.ledger.find(_promotion_key(request)) if after.state == PROMOTED else None
     aliases = follow(home, promoted.decision) if promoted else {}
     return Answer(row, after, promoted, aliases)
 
@@ -202,7 +206,7 @@ def _promotion(found: Standing) -> Decision:
     request, asked = found.request, found.request.entry.decision
     names = ", ".join(approval.name for approval in found.approvals)
     return Decision(
-        key=digest_json({"promoted": request.id}),
+        key=_promotion_key(request),
         outcome=PROMOTED,
         reason=f"approved by {names}: {asked.reason}",
         model=asked.model,
@@ -214,6 +218,10 @@ def _promotion(found: Standing) -> Decision:
         },
         replaces=request.terms.replaces,
     )
+
+
+def _promotion_key(request: Request) -> str:
+    return digest_json({"promoted": request.id})
 
 
 def _refusal(request: Request, action: str, name: str, reason: str) -> LineageError:

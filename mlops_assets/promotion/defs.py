@@ -19,7 +19,7 @@ from mlops_assets.promotion import approval, automatic, package, registry, reque
 from mlops_assets.promotion.approval_alerts import send_alerts
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
-from mlops_assets.provenance import find_provenance
+from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
 from mlops_assets.refs import (
     AdapterRef,
     ApprovalRequestRef,
@@ -117,7 +117,8 @@ def approval_request(
         elif (verdict := read_gate(store, gate_verdict).verdict) != PASS:
             ref = request.not_requested(registered_model, verdict)
         else:
-            author = find_provenance(PACKAGE).author
+            known = find_provenance(PACKAGE).author
+            author = "" if known == NOBODY_KNOWN else known
             found = request.open_request(
                 home, registered_model, gate_verdict, config, author, run, now
             )
