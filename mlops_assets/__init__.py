@@ -3,9 +3,9 @@
 dataset      raw_dataset -> validated_dataset -> dataset_splits
 training     base_model -> lora_adapter
 evaluation   eval_report -> gate_verdict
-promotion    registered_model -> promotion_decision
+promotion    registered_model -> approval_request
 monitoring   prediction_log -> drift_report
 
 Each stage is one folder and one name in ``definitions.LINEAGE``. Sensors on the
-data and on drift start ``retrain``, which ends in a promotion decision.
+data and on drift start ``retrain``, which ends in a request for approval.
 """

@@ -22,7 +22,7 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("dataset", "training", "evaluation", "promotion", "monitoring"),
     ),
     "retrain": (
-        "From the data to a promotion decision; what the sensors start.",
+        "From the data to a request for approval; what the sensors start.",
         ("dataset", "training", "evaluation", "promotion"),
     ),
     "train": (

@@ -11,6 +11,7 @@ from mlops_assets.approvers import Approvers, approvers_file, read_approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
+from mlops_assets.profiles import PROJECT
 from mlops_assets.promotion import registry
 from mlops_assets.signing import load_key, new_key, public_key, sign, signed_by
 from mlops_assets_tests.releases import MODEL, enlist, request
@@ -129,10 +130,12 @@ def test_a_list_that_is_not_strictly_ours_is_refused(home: Home, text: str, said
 
 
 def test_the_example_in_the_docs_is_a_list_of_approvers(home: Home) -> None:
-    approvers_file(home).write_text(ENTRY + "  email: ada@example.org\n")
+    page = (PROJECT / "docs/approval.md").read_text()
+    example = next(block for block in page.split("```yaml\n") if block.startswith("approvers:"))
+    approvers_file(home).write_text(example.partition("```")[0])
     found = read_approvers(home)
-    assert found.of_author("Ada@example.org") == "ada"
-    assert found.of_author("ada") == "ada"
+    assert found.of_author("Ada@example.com") == "ada"
+    assert found.of_author("grace") == "grace"
     assert found.of_author("") is None
 
 

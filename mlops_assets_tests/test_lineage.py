@@ -24,7 +24,7 @@ ASSETS = (
     "eval_report",
     "gate_verdict",
     "registered_model",
-    "promotion_decision",
+    "approval_request",
     "prediction_log",
     "drift_report",
 )
@@ -99,7 +99,7 @@ def test_the_terminal_shows_every_asset_and_no_stack_trace(lineage: LineageRun) 
 
 def test_the_summary_for_people(lineage: LineageRun) -> None:
     shown = run_command("mlops", "status", home=lineage.home).output
-    for word in ("Rows in", "Quarantined", "Splits", "Exact match", "Registered", "Decision"):
+    for word in ("Rows in", "Quarantined", "Splits", "Exact match", "Registered", "Approval"):
         assert word in shown
     for word in ("Champion", "Drift", "Eval report", "Drift report", "make dev"):
         assert word in shown

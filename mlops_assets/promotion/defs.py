@@ -124,6 +124,7 @@ def approval_request(
             )
             if answer := automatic.approve_automatically(home, found, now):
                 found = answer.standing
+            _tell(context, home)
             ref = request.reference(found)
             metadata = _request_metadata(home, found, run)
         aliases = registry.reconcile(home, registered_model.name)
@@ -135,6 +136,14 @@ def approval_request(
         | {"aliases": dg.MetadataValue.json(dict(aliases))}
         | registered_model.bundle.versions.by_name(),
     )
+
+
+def _tell(context: dg.AssetExecutionContext, home: Home) -> None:
+    """Alert those who may approve. What cannot be sent now the sensor sends later."""
+    try:
+        context.log.info(str(send_alerts(home)))
+    except LineageError as error:
+        context.log.warning(str(error))
 
 
 class Answer(dg.Config):
