@@ -226,5 +226,10 @@ def test_the_job_approves_as_the_command_does(home: Home) -> None:
     refused = run_job(version=1, name="bob", reason="fine")
     assert not refused.success
     assert "mlops keys new bob" in str(refused.failure_data_for_node("approve_version"))
-    assert run_job(version=1, name="ada", reason="fine").success
+    done = run_job(version=1, name="ada", reason="fine")
+    assert done.success
+    (seen,) = done.get_asset_observation_events()
+    metadata = seen.asset_observation_data.asset_observation.metadata
+    assert metadata["state"].value == PROMOTED
+    assert metadata["pending_approvals"].value.records == []
     assert outcomes(home) == [REQUESTED, APPROVED, PROMOTED]

@@ -1,6 +1,6 @@
 """The registered version, the request for its approval, and the job `approve`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.promotion import approval, automatic, package, registry, request
 from mlops_assets.promotion.approval_alerts import send_alerts
+from mlops_assets.promotion.decision_rows import counted, pending_rows, recent_rows
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
 from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
@@ -171,6 +172,9 @@ def approve_version(context: dg.OpExecutionContext, config: Answer, workspace: W
     except LineageError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     context.add_output_metadata(answer.as_json())
+    # The asset's page shows what its last run saw; this is what stands now.
+    shown = _decisions(home, request.reference(answer.standing))
+    context.log_event(dg.AssetObservation("approval_request", metadata=shown))
 
 
 @dg.job(name="approve", description="Approve a version that waits: see docs/approval.md.")
@@ -193,9 +197,9 @@ def _version_metadata(
         "version": ref.version,
         "uri": f"models:/{ref.name}/{ref.version}",
         **ref.bundle.versions.by_name(),
-        "lineage": dg.MetadataValue.table(
-            [dg.TableRecord({"tag": name, "value": tags[name]}) for name in sorted(tags)],
-            schema=_schema(("tag", "string"), ("value", "string")),
+        "lineage": _table(
+            ({"tag": name, "value": tags[name]} for name in sorted(tags)),
+            {"tag": "string", "value": "string"},
         ),
     }
     if found is None:
@@ -216,10 +220,9 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
         "request": found.request.id,
         "expires": stamp(terms.expires),
         "author": terms.author,
-        "approvals": f"{len(found.approvals)} of {found.request.required}",
-        "criteria": dg.MetadataValue.table(
-            [dg.TableRecord(dict(criterion)) for criterion in terms.criteria],
-            schema=_schema(("name", "string"), ("verdict", "string"), ("detail", "string")),
+        "approvals": counted(found),
+        "criteria": _table(
+            terms.criteria, {"name": "string", "verdict": "string", "detail": "string"}
         ),
         "report": dg.MetadataValue.url(report.as_uri()),
         "evidence": dg.MetadataValue.json(asked.evidence),
@@ -234,50 +237,24 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
 
 def _decisions(home: Home, ref: ApprovalRequestRef) -> dict[str, Any]:
     """Where the candidate stands, what else waits, and the ledger's last rows."""
-    entries, approvers = home.ledger.entries(), read_approvers(home)
-    waiting = [
-        dg.TableRecord(
-            {
-                "model": found.request.entry.decision.model,
-                "version": found.request.entry.decision.version,
-                "expires": stamp(found.request.terms.expires),
-                "approvals": f"{len(found.approvals)} of {found.request.required}",
-                "evidence": found.request.entry.decision.reason,
-            }
-        )
-        for found in pending(entries, approvers, utc_now())
-    ]
-    recent = [
-        dg.TableRecord(
-            {
-                "entry": row.entry,
-                "at": row.at,
-                "outcome": row.decision.outcome,
-                "version": row.decision.version,
-                "reason": row.decision.reason,
-            }
-        )
-        for row in entries[-10:]
-    ]
-    columns = (("entry", "int"), ("at", "string"), ("outcome", "string"), ("version", "int"))
-    pending_columns = (("model", "string"), ("version", "int"), ("expires", "string"))
-    shown = (("approvals", "string"), ("evidence", "string"))
+    entries = home.ledger.entries()
+    waiting = pending(entries, read_approvers(home), utc_now())
+    asked = {"model": "string", "version": "int", "expires": "string", "approvals": "string"}
+    decided = {"entry": "int", "at": "string", "outcome": "string", "version": "int"}
     return {
         "state": ref.state,
         "ledger_entry": ref.entry,
         "ledger_entries": len(entries),
-        "pending_approvals": dg.MetadataValue.table(
-            waiting, schema=_schema(*pending_columns, *shown)
-        ),
-        "latest_decisions": dg.MetadataValue.table(
-            recent, schema=_schema(*columns, ("reason", "string"))
-        ),
+        "pending_approvals": _table(pending_rows(waiting), asked | {"evidence": "string"}),
+        "latest_decisions": _table(recent_rows(entries), decided | {"reason": "string"}),
         "from_store": True,
     }
 
 
-def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
+def _table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> dg.TableMetadataValue:
+    """A table that shows its columns also where it has no rows."""
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
 
 
 @dg.sensor(
