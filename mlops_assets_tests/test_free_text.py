@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops_assets.promotion.evidence import NoEvidence, read_evidence
-from mlops_assets.promotion.policy import PromotionSpec, judge
 from pydantic import BaseModel
 
 from mlops_assets.artifacts import ArtifactStore, Recipe, digest_json

@@ -47,7 +47,9 @@ def test_the_status_for_machines(lineage: LineageRun) -> None:
     assert set(status["last_report"]["slices"]) == {"channel", "product", "language_style"}
     assert status["quarantine"]["total"] == sum(status["quarantine"]["by_reason"].values()) > 0
     assert status["drift"]["verdict"] == "no_drift"
-    assert status["ledger_entries"] == 2  # the gate's verdict, and the promotion
+    assert status["ledger_entries"] == 4  # the gate's verdict, request, approval, promotion
+    assert status["pending_approvals"] == []
+    assert champion["void"] is None
 
 
 def test_fine_tuning_teaches_the_task(lineage: LineageRun) -> None:
