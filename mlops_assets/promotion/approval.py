@@ -161,7 +161,7 @@ def settle(home: Home, model: str, now: datetime | None = None) -> LedgerEntry |
     for found in waiting:
         verify_release(home, found.request.entry)
         promoted = home.ledger.append(_promotion(found), now)
-        logger.info("promoted: %s", promoted.decision.reason)
+        logger.info("version %d promoted: %s", promoted.decision.version, promoted.decision.reason)
         return promoted
     return None
 

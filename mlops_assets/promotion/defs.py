@@ -142,9 +142,12 @@ def approval_request(
 def _tell(context: dg.AssetExecutionContext, home: Home) -> None:
     """Alert those who may approve. What cannot be sent now the sensor sends later."""
     try:
-        context.log.info(str(send_alerts(home)))
+        delivery = send_alerts(home)
     except LineageError as error:
         context.log.warning(str(error))
+        return
+    if delivery.sent or delivery.waiting:
+        context.log.info(str(delivery))
 
 
 class Answer(dg.Config):

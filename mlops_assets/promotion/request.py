@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_assets.approval_requests import EXPIRED, SUPERSEDED, Request, Standing
+from mlops_assets.approval_requests import EXPIRED, OPEN, SUPERSEDED, Request, Standing
 from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
@@ -86,7 +86,12 @@ def open_request(
             "Run again: the evaluation will compare with the new champion.",
         )
     question = Question(registered, judged.artifact, judged.report, gate.criteria, champion, policy)
-    return ask(home, question, author, run, now)
+    found = ask(home, question, author, run, now)
+    if found.state == OPEN:
+        logger.info("%s waits for approval until %s", version, stamp(found.request.terms.expires))
+    elif found.state != PROMOTED:
+        logger.warning("%s is not asked about again: %s", version, found.reason)
+    return found
 
 
 def _own(home: Home, model: str, compared: str | None) -> str | None:
@@ -111,7 +116,6 @@ def ask(home: Home, question: Question, author: str, run: str, now: datetime) ->
             return found
     request = _decision(question, len(earlier), author, run, now)
     row = home.ledger.append(request, now)
-    logger.info("version %d waits for approval", row.decision.version)
     return standing(home.ledger.entries(), Request.of(row), approvers, now)
 
 
