@@ -1,5 +1,6 @@
 """The report: what it says, what it shows, and what makes it anew."""
 
+import json
 import math
 import re
 import shutil
@@ -166,6 +167,7 @@ def test_a_champion_that_is_the_candidate_costs_no_answers(home, parts) -> None:
     second = measure(home, parts, champion=first.bundle)
     report = read_report(home.store, second.artifact)
     assert sorted((home.root / "artifacts" / "predictions").iterdir()) == before
+    assert not (home.root / "artifacts" / "latency").exists()
     assert second.champion == report["champion"] == first.bundle.digest
     assert report["exact_match"]["champion"] == report["exact_match"]["tuned"]
     assert report["differences"]["champion"]["difference"] == 0
@@ -179,6 +181,17 @@ def test_another_champion_is_measured_on_the_same_rows(home, parts, model_folder
     report = read_report(home.store, measure(home, parts, champion=champion).artifact)
     assert report["exact_match"]["champion"] < report["exact_match"]["tuned"]
     assert report["differences"]["champion"]["interval"][0] > 0
+    timed = read_pair(home)
+    assert {name: report["latency"][name] for name in timed} == timed
+    assert timed["tuned"]["requests"] == timed["champion"]["requests"] == 3
+    again = measure(home, parts, champion=champion).artifact  # timed once
+    assert read_report(home.store, again)["latency"] == report["latency"]
+
+
+def read_pair(home) -> dict[str, dict[str, float]]:
+    """The timings of candidate and champion, which were taken in one go."""
+    (folder,) = (home.root / "artifacts" / "latency").iterdir()
+    return json.loads((folder / "latency.json").read_text())
 
 
 def test_a_champion_whose_bytes_changed_is_refused_by_name(home, parts, model_folders) -> None:

@@ -99,6 +99,25 @@ def predict(
     return store.build(recipe, produce)
 
 
+def time_requests(
+    store: ArtifactStore, subject: Subject, rows: Sequence[Row], spec: EvaluationSpec
+) -> dict[str, Any]:
+    """What single requests take here and now: ``requests``, ``p50_ms`` and ``p95_ms``.
+
+    Raises LineageError when the model is missing or was changed.
+    """
+    adapter = store.path(subject.adapter) if subject.adapter else None
+    loaded = load_model(store.path(subject.base), adapter)
+    name = choose_engine(spec.engine, prefix=is_prefix(adapter))
+    prompts = _tokenize(loaded, [with_system(subject.system, row) for row in rows])
+    fitting = [ids for ids in prompts if _fits(loaded, ids, subject.max_new_tokens)]
+    with (
+        fitting_threads(loaded.parameters) as workers,
+        _engine(name, loaded, subject, spec.batch_size, workers) as answer,
+    ):
+        return _latency(answer, fitting, spec)
+
+
 def read_predictions(store: ArtifactStore, artifact: Artifact) -> list[Prediction]:
     """The answers in the rows' order."""
     lines = (store.path(artifact) / "predictions.jsonl").read_text("utf-8").splitlines()
@@ -134,7 +153,10 @@ def _answer_and_time(
         {"device": loaded.device, "seconds": seconds}
         | {"shared_prefix_tokens": decoded.shared, "answered_alone": decoded.alone}
         | _token_counts(predictions, refused, seconds)
-        | _latency(answer, [prompts[i] for i in fits], spec)
+        | {
+            f"latency_{name}": value
+            for name, value in _latency(answer, [prompts[i] for i in fits], spec).items()
+        }
     )
 
 
@@ -164,9 +186,9 @@ def _latency(answer: Engine, prompts: Sequence[list[int]], spec: EvaluationSpec)
         answer([ids], _silently)
         timings.append(1000 * (time.perf_counter() - started))
     return {
-        "latency_requests": count,
-        "latency_p50_ms": percentile(timings, 0.5),
-        "latency_p95_ms": percentile(timings, 0.95),
+        "requests": count,
+        "p50_ms": percentile(timings, 0.5),
+        "p95_ms": percentile(timings, 0.95),
     }
 
 

@@ -13,6 +13,7 @@ from mlops_assets.evaluation import baselines, generation, ragas_metrics
 from mlops_assets.evaluation.generation import Subject
 from mlops_assets.evaluation.judge import ABSENT, Judgement, judge_answers
 from mlops_assets.evaluation.judge_sample import OURS, RIVAL, draw_sample, judged_rows
+from mlops_assets.evaluation.latency import time_side_by_side
 from mlops_assets.evaluation.records import TEST, Answer
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.evaluation.suites import Suite
@@ -42,6 +43,8 @@ class Measured:
     ragas: Mapping[str, Artifact]
     baselines: Artifact | None
     """None for free text, which has no classes to learn."""
+    side_by_side: Artifact | None = None
+    """Timings of candidate and champion; None without a champion to compare with."""
 
 
 def subjects(store: ArtifactStore, candidate: Candidate) -> list[Subject]:
@@ -71,10 +74,8 @@ def measure(
     spec: EvaluationSpec,
 ) -> Measured:
     """Answer ``rows``, which are those of the file ``split``, with every system."""
-    answers = {
-        subject.name: generation.predict(store, subject, split, rows, spec)
-        for subject in subjects(store, candidate)
-    }
+    run = subjects(store, candidate)
+    answers = {one.name: generation.predict(store, one, split, rows, spec) for one in run}
     references = [row.answer for row in rows]
     ragas = {
         name: ragas_metrics.score_with_ragas(store, predictions, references, spec)
@@ -82,7 +83,11 @@ def measure(
     }
     classes = bool(candidate.splits.labels)
     fitted = baselines.answer_with_baselines(store, candidate.splits) if classes else None
-    return Measured(answers, ragas, fitted)
+    pair = [one for one in run if one.name in (OURS, RIVAL)]
+    timed = None
+    if candidate.champion and candidate.champion.digest != candidate.bundle.digest:
+        timed = time_side_by_side(store, pair, split, rows, spec)
+    return Measured(answers, ragas, fitted, timed)
 
 
 def judge(

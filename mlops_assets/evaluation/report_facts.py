@@ -14,9 +14,12 @@ from mlops_assets.evaluation.spec import EvaluationSpec
 def facts(candidate: Candidate, measured: Measured, spec: EvaluationSpec) -> dict[str, Any]:
     """The part of ``report.json`` that compares no answers."""
     timings = {name: artifact.summary for name, artifact in measured.predictions.items()}
+    latency = {name: _part(timings.get(name), "latency_") for name in scoring.MODELS}
+    if measured.side_by_side:
+        latency |= measured.side_by_side.summary
     return {
         "ragas": _ragas(measured.ragas),
-        "latency": {name: _part(timings.get(name), "latency_") for name in scoring.MODELS},
+        "latency": latency,
         "tokens": {name: _part(timings.get(name), "", "latency_") for name in scoring.MODELS},
         "answers": "json" if candidate.splits.labels else "text",
         "settings": spec.model_dump(mode="json"),
