@@ -24,9 +24,7 @@ def log_evaluation(run: TrackedRun, directory: Path, report: Mapping[str, Any]) 
     verify a file that came back from a tracking server.
     """
     listed = list_files(directory)
-    versions = Versions(**report["versions"]).by_name()
-    # The run of a whole lineage has its training's versions already, without the suites.
-    run.log_params({f"eval/{name}": value for name, value in versions.items()})
+    run.log_params(Versions(**report["versions"]).by_name())
     run.log_metrics({name: value for name, value in _scores(report) if value is not None})
     run.set_tags({REPORT: listed["digest"]})
     with tempfile.TemporaryDirectory() as scratch:
