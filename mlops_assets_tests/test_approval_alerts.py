@@ -17,6 +17,7 @@ from mlops_assets.promotion.approval_alerts import send_alerts, webhook_variable
 from mlops_assets.promotion.defs import approval_alerts
 from mlops_assets.promotion.page_key import page_key
 from mlops_assets.signing import public_key
+from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.approval_pages import (
     RunningPage,
     Webhooks,
@@ -25,6 +26,7 @@ from mlops_assets_tests.approval_pages import (
     running_webhooks,
 )
 from mlops_assets_tests.releases import enlist
+from mlops_assets_tests.test_approval_request import materialize
 
 HOSTILE = "<!channel> <https://evil.example|approve> *now*"
 
@@ -214,6 +216,34 @@ def test_a_list_under_review_has_to_name_the_pages_key(
     assert f"link_key: {key}" in delivery.waiting[0]
     reviewed.write_text(reviewed.read_text() + f"link_key: {key}\n")
     assert "to ada" in send_alerts(home).sent[0]
+
+
+def test_the_asset_alerts_at_once_and_links_to_the_page(
+    home: Home, page: RunningPage, webhooks: Webhooks
+) -> None:
+    enlist(home, "ada")
+    metadata = materialize(home, required_approvals=2)
+    assert metadata["page"] == f"{page.url}/requests/{metadata['request']}"
+    assert "waits for approval" in webhooks.texts("everybody")[0]
+    answer = page.decide(metadata["request"], webhooks.token("ada"))
+    assert "waits for 1 more" in answer.text
+    materialize(home, required_approvals=2)
+    assert [len(webhooks.received[name]) for name in ("everybody", "ada")] == [1, 1]
+
+
+def test_what_is_approved_automatically_asks_nobody(home: Home, webhooks: Webhooks) -> None:
+    metadata = materialize(home, risk_class="low", automatic_for=["low"])
+    assert metadata["state"] == PROMOTED
+    assert "page" not in metadata, "no server was started"
+    assert not webhooks.received
+
+
+def test_a_gate_that_may_be_inconclusive_is_told_of(home: Home, webhooks: Webhooks) -> None:
+    """The run goes on and succeeds: no failure would tell that nothing is promoted."""
+    materialize(home, INCONCLUSIVE)
+    (told,) = webhooks.texts("everybody")
+    assert "says INCONCLUSIVE: nothing is promoted" in told
+    assert "floor/exact" in told
 
 
 def test_the_sensor_tries_again_and_says_what_waits(

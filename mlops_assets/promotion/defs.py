@@ -14,10 +14,12 @@ from mlops_assets.approval_standing import pending
 from mlops_assets.approvers import NAME, read_approvers
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
+from mlops_assets.gate_alert import stopped_message
 from mlops_assets.home import Home
 from mlops_assets.promotion import approval, automatic, package, registry, request
 from mlops_assets.promotion.approval_alerts import send_alerts
 from mlops_assets.promotion.decision_rows import counted, pending_rows, recent_rows
+from mlops_assets.promotion.page_address import evidence_url
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.version_tags import VersionTags, make_tags
 from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
@@ -28,7 +30,7 @@ from mlops_assets.refs import (
     GateRef,
     RegisteredModelRef,
 )
-from mlops_assets.resources import Tracking, Workspace
+from mlops_assets.resources import Alerts, Tracking, Workspace
 from mlops_assets.signing import load_key
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, read_gate
@@ -98,6 +100,7 @@ def approval_request(
     context: dg.AssetExecutionContext,
     config: PromotionConfig,
     workspace: Workspace,
+    alerts: Alerts,
     registered_model: RegisteredModelRef,
     gate_verdict: GateRef,
 ) -> dg.MaterializeResult[ApprovalRequestRef]:
@@ -115,8 +118,10 @@ def approval_request(
         champion = home.ledger.champion(registered_model.name)
         if champion and champion.decision.bundle.digest == registered_model.bundle.digest:
             ref = request.nothing_to_ask(champion, registered_model)
-        elif (verdict := read_gate(store, gate_verdict).verdict) != PASS:
-            ref = request.not_requested(registered_model, verdict)
+        elif (gate := read_gate(store, gate_verdict)).verdict != PASS:
+            ref = request.not_requested(registered_model, gate.verdict)
+            # The profile lets the run go on, so no failure tells of it.
+            alerts.send(stopped_message(run, context.run.job_name, gate))
         else:
             known = find_provenance(PACKAGE).author
             author = "" if known == NOBODY_KNOWN else known
@@ -231,6 +236,8 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
         "evidence": dg.MetadataValue.json(asked.evidence),
         "from_store": asked.evidence.get("requested_in_run") != run,
     }
+    if page := evidence_url(home, found.request.id):
+        metadata["page"] = dg.MetadataValue.url(page)
     if found.state == OPEN:
         metadata["approve_with"] = dg.MetadataValue.md(f"```\n{commands}\n```")
     if found.reason:

@@ -5,12 +5,15 @@ address of the server that was started last in this home.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.home import Home
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "MLOPS_APPROVAL_URL"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,6 +63,16 @@ def page_url(home: Home) -> str | None:
 def request_url(base: str, request: str) -> str:
     """The address that shows a request's evidence, and decides nothing."""
     return f"{base}/requests/{request}"
+
+
+def evidence_url(home: Home, request: str) -> str | None:
+    """The same, None where the page's address is not known or cannot be used."""
+    try:
+        base = page_url(home)
+    except LineageError as error:
+        logger.warning("%s", error)
+        return None
+    return request_url(base, request) if base else None
 
 
 def _file(home: Home) -> Path:
