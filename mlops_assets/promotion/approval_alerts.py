@@ -13,7 +13,6 @@ ever sees it, no log either.
 
 import fcntl
 import json
-import logging
 import os
 import re
 from collections import Counter
@@ -35,8 +34,6 @@ from mlops_assets.promotion.page_key import page_key
 from mlops_assets.promotion.request_view import RequestView, view_request
 from mlops_assets.statements import stamp
 from mlops_assets.webhook import Link, Message, Undelivered, post
-
-logger = logging.getLogger(__name__)
 
 EVERYBODY = ""
 COMMON, PERSONAL = "MLOPS_ALERT_WEBHOOK", "MLOPS_APPROVER_WEBHOOK_"
@@ -89,7 +86,6 @@ def send_alerts(home: Home, now: datetime | None = None) -> Delivery:
                 sent.append(label)
             except (Undelivered, LineageError) as error:
                 waiting.append(f"{label} ({error})")
-                logger.warning("alert not delivered yet: %s", waiting[-1])
     return Delivery(tuple(sent), tuple(waiting))
 
 
