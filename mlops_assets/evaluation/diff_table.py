@@ -61,7 +61,7 @@ def pairing(one: Comparison) -> str:
         for items, what in (
             (one.only_before, "only before"),
             (one.only_after, "only after"),
-            (one.altered, "asked or referenced otherwise by now"),
+            (one.altered, "with another input or reference"),
         )
         if items
     ]
