@@ -267,8 +267,7 @@ class ApprovalRequestRef:
     """What people were asked about a registered version, and where that stood then."""
 
     entry: int
-    """The ledger row's number, from 1: of the request, or of the champion's promotion where
-    there was nothing to ask; 0 where the gate did not pass."""
+    """The ledger row of the request, or of the promotion that left nothing to ask; 0 without."""
     state: str
     """``open``, ``rejected``, ``promoted``, ``inconclusive`` or ``fail``."""
     version: int
