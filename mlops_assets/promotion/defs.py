@@ -185,7 +185,11 @@ def approve_version(context: dg.OpExecutionContext, config: Answer, workspace: W
     context.log_event(dg.AssetObservation("approval_request", metadata=shown))
 
 
-@dg.job(name="approve", description="Approve a version that waits: see docs/approval.md.")
+@dg.job(
+    name="approve",
+    description="Approve a version that waits: see docs/approval.md.",
+    executor_def=dg.in_process_executor,
+)
 def approve_job() -> None:
     """One step: nothing else has to run for a person to say yes."""
     approve_version()
