@@ -91,8 +91,8 @@ def _approval(found: Standing) -> str:
     if found.state == PROMOTED:
         names = ", ".join(approval.name for approval in found.approvals)
         machine = any(approval.automatic for approval in found.approvals)
-        alone = ", the key of this machine: no person was asked" if machine and count == 1 else ""
-        return f"approved by {names or 'nobody on the list'}{alone}: {passed}"
+        alone = ", a key of this machine; no person was asked" if machine and count == 1 else ""
+        return f"{passed}; approved by {names or 'nobody on the list'}{alone}"
     return f"{found.state}: {found.reason}"
 
 

@@ -12,6 +12,7 @@ from mlops_assets.profiles import PROJECT
 PACKAGE = PROJECT / "mlops_assets"
 STAGES = {path.parent.name for path in PACKAGE.glob("*/defs.py")}
 HEAVY = (
+    "cryptography",
     "torch",
     "transformers",
     "trl",
