@@ -13,12 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mlops_assets.artifacts import LineageError, Recipe
+from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT, asset_config, check_settings, load_profile
 from mlops_assets.ref_json import dump_ref
-from mlops_assets.refs import Row, SplitsRef, write_jsonl
+from mlops_assets.refs import Row
 from mlops_assets.training import finetune
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import KIND, adapter_recipe
@@ -26,8 +26,7 @@ from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.sweep import run_sweep
 from mlops_assets.training.sweep_result import SweepResult
 from mlops_assets_tests.commands import environment_for, script
-from mlops_assets_tests.conftest import VERSIONS
-from mlops_assets_tests.small_training import Stopped, acting_at_step, stop
+from mlops_assets_tests.small_training import Stopped, acting_at_step, put_splits, stop
 
 LABELS = {"queue": ("billing", "shipping", "login")}
 WORDS = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password"}
@@ -53,15 +52,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> P
     home = Home(tmp_path_factory.mktemp("made") / "home")
     home.prepare()
     shutil.copyfile(migrated_database, home.mlflow_database)
-    rows = {"train": range(60), "validation": range(100, 115), "test": range(200, 210)}
-
-    def produce(directory: Path) -> dict[str, str]:
-        for name, numbers in rows.items():
-            write_jsonl(directory / f"{name}.jsonl", map(_row, numbers))
-        return {}
-
-    artifact = home.store.build(Recipe("dataset_splits", {}, {}, "1"), produce)
-    splits = SplitsRef(artifact, VERSIONS, {name: len(n) for name, n in rows.items()}, LABELS)
+    numbers = {"train": range(60), "validation": range(100, 115), "test": range(200, 210)}
+    rows = {name: [_row(number) for number in some] for name, some in numbers.items()}
+    splits = put_splits(home.store, rows, LABELS)
     tiny = BaseModelSpec(vocabulary=300, hidden_size=16, mlp_size=32, layers=1, heads=1)
     base = provide(home.store, splits, tiny)
     home.write_ref("dataset_splits", "run", dump_ref(splits))

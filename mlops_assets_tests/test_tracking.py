@@ -4,11 +4,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import mlflow
+import optuna
 import pytest
 
 from mlops_assets.artifacts import digest_file
@@ -19,86 +21,25 @@ from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RawDatasetRef
 from mlops_assets.resources import RESOURCES, Tracking, Workspace
 from mlops_assets.trackers import GROUP, RunInfo
+from mlops_assets.tracking import mlflow_environment_kept
 from mlops_assets.training.defs import lora_adapter
+from mlops_assets.training.sweep_runs import parent_run, trial_run
+from mlops_assets.training.sweep_spec import SweepSpec
 from mlops_assets.wandb_tracker import WandbTracker
 from mlops_assets_tests.small_training import SPEC, make_inputs
 
-PLUGIN = '''
-import hashlib, json
-
-class Notes:
-    """Writes down what it is told, as lines of JSON."""
-
-    def __init__(self, run, directory):
-        self.path, self.run = directory / "notes.jsonl", run.id
-
-    def write(self, kind, **said):
-        with self.path.open("a") as stream:
-            stream.write(json.dumps({"kind": kind, "run": self.run} | said) + "\\n")
-
-    def log_params(self, params):
-        self.write("params", values={name: str(value) for name, value in params.items()})
-
-    def log_metrics(self, metrics, step):
-        self.write("metrics", values=dict(metrics), step=step)
-
-    def set_tags(self, tags):
-        self.write("tags", values=dict(tags))
-
-    def log_files(self, folder, files):
-        digests = {f"{folder}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-        self.write("files", values=digests)
-
-    def finish(self, status):
-        self.write("finish", status=status)
-
-
-class Broken(Notes):
-    """Fails at what its name says, with a secret in the message."""
-
-    at = ""
-
-    def write(self, kind, **said):
-        if kind == self.at:
-            raise ConnectionError("https://me:topsecret@tracker.example refused")
-        super().write(kind, **said)
-
-
-class BrokenStart(Broken):
-    def __init__(self, run, directory):
-        super().__init__(run, directory)
-        self.at = "start"
-        self.write("start")
-
-
-class BrokenParams(Broken):
-    at = "params"
-
-
-class BrokenMetrics(Broken):
-    at = "metrics"
-
-
-class BrokenFiles(Broken):
-    at = "files"
-
-
-class BrokenFinish(Broken):
-    at = "finish"
-'''
 BROKEN = ("start", "params", "metrics", "files", "finish")
 
 
 @pytest.fixture(autouse=True)
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with trackers, installed as packages are: a module and its metadata."""
+    """The trackers of ``notes_tracker``, installed as packages are: by metadata."""
     site = tmp_path / "site"
     metadata = site / "notes_tracker-1.dist-info"
     metadata.mkdir(parents=True)
-    (site / "notes_tracker.py").write_text(PLUGIN)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: notes-tracker\nVersion: 1\n")
     names = {f"broken_{at}": f"Broken{at.title()}" for at in BROKEN} | {"notes": "Notes"}
-    lines = [f"{name} = notes_tracker:{found}" for name, found in names.items()]
+    lines = [f"{name} = mlops_assets_tests.notes_tracker:{found}" for name, found in names.items()]
     (metadata / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
     monkeypatch.syspath_prepend(str(site))
 
@@ -247,6 +188,26 @@ def test_a_failed_stage_is_told_as_failed(tracked_home: Home) -> None:
     dg.materialize([failing], resources=resources, raise_on_error=False)
     assert [note["status"] for note in told(tracked_home, "finish")] == ["FAILED"]
     assert only_run(tracked_home).info.status == "FAILED"
+
+
+def test_a_sweep_tells_of_itself_and_of_every_trial(tracked_home: Home) -> None:
+    study = optuna.create_study(study_name="tiny")
+    space = {"learning_rate": {"low": 1e-5, "high": 0.05, "log": True}}
+    spec = SweepSpec(profile="tiny", trials=2, space=space)
+    with (
+        mlflow_environment_kept(),
+        parent_run(tracked_home, study, spec, ["notes"]) as parent,
+        suppress(optuna.TrialPruned),
+        trial_run(tracked_home, parent, 0, ["notes"]) as trial,
+    ):
+        trial.log_metrics({"loss": 1.0}, 1)
+        raise optuna.TrialPruned
+    assert [note["run"] for note in told(tracked_home, "metrics")] == [trial.mlflow_run]
+    assert [(note["run"], note["status"]) for note in told(tracked_home, "finish")] == [
+        (trial.mlflow_run, "KILLED"),
+        (parent.mlflow_run, "FINISHED"),
+    ]
+    assert merged(tracked_home, "tags")["mlops.trial"] == "pruned"
 
 
 def test_no_stage_logs_to_a_tracker_by_name() -> None:
