@@ -1,5 +1,6 @@
 """The stage `evaluation` in Dagster: report, gate, MLflow, champion."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def test_after_a_gate_that_failed_nothing_follows(home, parts) -> None:
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert check.description.startswith("FAIL: latency/p95: ")
+    (judged,) = result.asset_materializations_for_node("gate_verdict")
+    shown = judged.metadata
+    rows = [record.data for record in shown["criteria"].records]
+    assert (shown["verdict"].value, rows[0]["verdict"]) == ("FAIL", "FAIL")
+    assert rows[0]["criterion"] == "latency/p95"
+    assert json.loads(rows[0]["numbers"])["allowed"] == 0.001
+    assert {row["verdict"] for row in rows[1:]} == {"PASS"}
+    assert shown["summary"].value.startswith("## ")
+    assert shown["ledger_entry"].value == 1
     assert result.asset_materializations_for_node("eval_report")
     assert not result.asset_materializations_for_node("downstream")
 

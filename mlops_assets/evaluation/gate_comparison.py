@@ -202,4 +202,4 @@ def _range(low: float, high: float) -> str:
 
 
 def _p(value: float) -> str:
-    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"
+    return "p below 0.0001" if value < 0.0001 else f"p = {value:.4f}"

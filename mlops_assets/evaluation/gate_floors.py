@@ -115,7 +115,8 @@ def _at_least(name: str, suite: Suite, metric: str, required: float) -> Criterio
     measured = mean_score(suite, OURS, metric)
     if measured is None:
         return undecided(name, unscored(suite, OURS, metric), required=required)
-    detail = f"{measured:.1%}, at least {required:.1%} is needed"
+    asked = f"at least {required:.1%} is needed" if required else "no floor is set"
+    detail = f"{measured:.1%}, {asked}"
     return decide(name, measured >= required - 1e-9, detail, measured=measured, required=required)
 
 
