@@ -17,6 +17,7 @@ from mlops_assets.checks import CheckResult
 from mlops_assets.evaluation.gate import judge
 from mlops_assets.evaluation.gate_evidence import Evidence, Suite
 from mlops_assets.evaluation.gate_spec import GateSpec
+from mlops_assets.evaluation.paired_tests import holm
 from mlops_assets.evaluation.records import TEST
 from mlops_assets.verdicts import FAIL, PASS, overall
 
@@ -52,8 +53,6 @@ def gate() -> None:
     """Print false promotions and power, for two sizes of test split."""
     started = time.perf_counter()
     dice = np.random.default_rng(20)
-    simulate(dice, ITEMS[0], 0.0, 1)
-    gc.freeze()  # statsmodels collects garbage at each call
     print(f"\n{GATES:,} gates a row, alpha {SPEC.alpha:g}, least effect"
           f" {100 * SPEC.minimum_effect:g} point, {sum(SLICES.values())} slices\n")  # fmt: skip
     print("| test rows | true difference | promoted by the gate | 95% interval"
@@ -67,7 +66,6 @@ def gate() -> None:
         count = simulate(dice, items, 0.06, GATES, HURT)
         what = f"6 points, but {100 * HURT:g} lost on one product"
         print(_row(items, what, count), flush=True)
-    gc.unfreeze()
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 
@@ -78,6 +76,8 @@ def simulate(
 
     With ``hurt`` they also lose that share of the rows of one product.
     """
+    holm([1.0])
+    gc.freeze()  # statsmodels, loaded now, collects garbage at each call
     count = Count()
     for evidence in _cases(dice, items, difference, gates, hurt):
         criteria, _ = judge(evidence, GREEN, SPEC)
@@ -88,6 +88,7 @@ def simulate(
         assert ours is not None
         assert theirs is not None
         count.larger += bool(ours.mean() > theirs.mean())
+    gc.unfreeze()
     return count
 
 

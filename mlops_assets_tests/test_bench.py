@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mlops_assets_tests import bench_gpu
+from mlops_assets_tests import bench_gate, bench_gpu
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 300}
 SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -30,3 +31,11 @@ def test_a_machine_without_a_gpu_says_so(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     bench_gpu.gpu()
     assert "Skipped: no GPU" in capsys.readouterr().out
+
+
+def test_the_gates_benchmark_simulates_the_real_gate() -> None:
+    dice = np.random.default_rng(0)
+    same, better = (bench_gate.simulate(dice, 500, gain, 40) for gain in (0.0, 0.08))
+    assert (same.gates, better.gates) == (40, 40)
+    assert same.promoted <= 6 < same.larger < 34
+    assert better.promoted > 30
