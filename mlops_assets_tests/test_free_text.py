@@ -16,7 +16,8 @@ from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.monitoring.features import make_columns
-from mlops_assets.promotion.package import render_card
+from mlops_assets.promotion.model_card import render_card
+from mlops_assets.promotion.submission import Submission
 from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
@@ -31,8 +32,9 @@ from mlops_assets.refs import (
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
-from mlops_assets.verdicts import INCONCLUSIVE, PASS, overall
+from mlops_assets.verdicts import INCONCLUSIVE, PASS, overall, read_gate
 from mlops_assets_tests.small_training import no_tracker
+from mlops_assets_tests.submissions import judge as judge_by_hand
 
 ANSWERS = {
     "refund": "You get your money back within Five days.",
@@ -159,7 +161,10 @@ def test_only_free_text_may_lack_a_majority(lineage: Lineage) -> None:
 
 @pytest.mark.slow
 def test_the_model_card_speaks_of_text(lineage: Lineage) -> None:
-    card = render_card("faq", lineage.adapter, lineage.evaluated, lineage.report)
+    judged = judge_by_hand(lineage.store, lineage.evaluated)
+    parts = (lineage.splits, lineage.base, lineage.adapter, lineage.evaluated, judged)
+    gate = read_gate(lineage.store, judged)
+    card = render_card(Submission("faq", *parts), lineage.report, gate)
     assert "JSON" not in card
     assert "answer with a short text" in card
     assert "| exact match |" in card

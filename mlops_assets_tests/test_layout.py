@@ -47,7 +47,9 @@ LINEAGE = {
     "lora_adapter": {"dataset_splits", "base_model"},
     "eval_report": {"dataset_splits", "base_model", "lora_adapter"},
     "gate_verdict": {"eval_report"},
-    "registered_model": {"eval_report", "gate_verdict", "lora_adapter"},
+    "registered_model": {
+        *("dataset_splits", "base_model", "lora_adapter", "eval_report", "gate_verdict"),
+    },
     "approval_request": {"registered_model", "gate_verdict"},
     "prediction_log": {"raw_dataset"},
     "drift_report": {"prediction_log", "dataset_splits"},

@@ -1,13 +1,12 @@
-"""Licences as SPDX expressions, and whose change it is."""
+"""Licences as SPDX expressions, stated or found."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets import licenses, provenance
+from mlops_assets import licenses
 from mlops_assets.dataset.sources import RawDatasetSpec
 from mlops_assets.licenses import declared_license, spdx
 from mlops_assets.training.spec import BaseModelSpec
@@ -65,22 +64,6 @@ def test_a_model_directory_names_its_licence(
 
 def test_an_empty_directory_names_none(tmp_path: Path) -> None:
     assert declared_license(tmp_path) == "unknown"
-
-
-def test_the_author_is_the_commits_unless_somebody_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "code"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    monkeypatch.delenv("MLOPS_AUTHOR", raising=False)
-    assert provenance.find_provenance(package).author == "unknown"
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
-        ada = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-        subprocess.run(["git", *ada, *command], cwd=tmp_path, check=True)
-    assert provenance.find_provenance(package).author == "ada@example.org"
-    monkeypatch.setenv("MLOPS_AUTHOR", " grace@example.org ")
-    assert provenance.find_provenance(package).author == "grace@example.org"
 
 
 def test_what_is_taken_without_the_list_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from mlops_assets.dataset import expectations, sources, splits, validation
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
+from mlops_assets.promotion.submission import Submission
 from mlops_assets.provenance import find_provenance
-from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
 from mlops_assets.reproduction import (
     Version,
     bring_data,
@@ -35,14 +35,7 @@ from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.worktree import clean_worktree, python_for
 from mlops_assets_tests.small_training import no_tracker
-from mlops_assets_tests.test_promotion import (
-    NAME,
-    Case,
-    make_artifact,
-    make_case,
-    make_report,
-    register,
-)
+from mlops_assets_tests.submissions import NAME, make_submission, register, submit
 
 DATA = "data/mine.jsonl"
 TINY = {"vocabulary": 400, "hidden_size": 32, "mlp_size": 64, "heads": 1, "seed": 3}
@@ -90,7 +83,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def train(home: Home) -> AdapterRef:
+def train(home: Home) -> Submission:
+    """An adapter that was really trained; what its report says does not matter here."""
     store = home.store
     checks = expectations.ValidationSpec(min_rows=1, slices=[])
     validated = validation.validate(
@@ -98,23 +92,15 @@ def train(home: Home) -> AdapterRef:
     )
     divided = splits.split(store, validated, splits.SplitSpec())
     base = provide(store, divided, BaseModelSpec(**TINY))
-    return finetune(store, divided, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")
-
-
-def evaluated(home: Home, adapter: AdapterRef) -> Case:
-    """The adapter with a report of it; what the report says does not matter here."""
-    bundle = ReleaseBundle(adapter.base, adapter.artifact, "t", "p", {}, adapter.versions)
-    report, _ = make_report(300, candidate=bundle.digest)
-    files = {"report.json": json.dumps(report)}
-    artifact = make_artifact(home, "eval_report", "r", files)
-    return Case(adapter, EvalReportRef(artifact, bundle, None))
+    tuned = finetune(store, divided, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")
+    return submit(store, divided, base, tuned)
 
 
 @pytest.mark.slow
 def test_a_version_comes_out_the_same_from_its_commit(
     tracked_home: Home, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = evaluated(tracked_home, train(tracked_home))
+    case = train(tracked_home)
     number = register(tracked_home, case, find_provenance(checkout / "mlops_assets"))
     # What happens in the checkout afterwards does not matter.
     (checkout / "mlops_assets/training/spec.py").write_text("broken")
@@ -289,7 +275,7 @@ def test_nothing_is_left_behind_when_it_is_ended(project: Path, ending: signal.S
 def test_the_registry_has_to_know_the_version(tracked_home: Home) -> None:
     code = find_provenance(PROJECT / "mlops_assets")
     outside = replace(code, git_commit="sources-sha256:abc")
-    number = register(tracked_home, make_case(tracked_home, "a"), outside)
+    number = register(tracked_home, make_submission(tracked_home, "a"), outside)
     with pytest.raises(LineageError, match="not registered from a git checkout"):
         reproduce(tracked_home, number, NAME)
     with pytest.raises(LineageError, match=r"Version 7 of .* cannot be read"):

@@ -184,8 +184,11 @@ def reconcile(home: Home, now: datetime | None = None) -> dict[str, Mapping[str,
     aliases: dict[str, Mapping[str, int]] = {}
     for model in models:
         settle(home, model, now)
-        if champion := home.ledger.champion(model):
-            aliases[model] = follow(home, champion.decision)
+        champion = home.ledger.champion(model)
+        # Before the first promotion there may be a challenger already.
+        aliases[model] = (
+            follow(home, champion.decision) if champion else registry.reconcile(home, model, now)
+        )
     return aliases
 
 

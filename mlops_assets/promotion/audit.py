@@ -17,6 +17,7 @@ from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import GENESIS, PROMOTED, LedgerEntry
 from mlops_assets.promotion import registry
+from mlops_assets.promotion.aliases import CHAMPION
 from mlops_assets.release_check import verify_approvals
 
 
@@ -112,11 +113,11 @@ def _aliases(home: Home, champions: Mapping[str, LedgerEntry]) -> Iterator[str]:
         seen = registry.glance(home, model)
         if seen is None:
             continue
-        named = seen.aliases.get(registry.CHAMPION)
+        named = seen.aliases.get(CHAMPION)
         tags = seen.versions.get(named, {}) if named else {}
         if tags.get("bundle_digest") != row.decision.bundle.digest:
             shown = f"version {named}" if named else "no version"
             yield (
-                f"the alias {registry.CHAMPION} of {model} names {shown}, not version"
+                f"the alias {CHAMPION} of {model} names {shown}, not version"
                 f" {row.decision.version}: run `mlops reconcile`"
             )

@@ -12,31 +12,40 @@ import mlops_assets
 from mlops_assets.approval_requests import OPEN, Standing, utc_now, ways_to_approve
 from mlops_assets.approval_standing import pending
 from mlops_assets.approvers import NAME, read_approvers
-from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, digest_json
+from mlops_assets.artifacts import ArtifactStore, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.gate_alert import stopped_message
 from mlops_assets.home import Home
 from mlops_assets.promotion import approval, automatic, package, registry, request
 from mlops_assets.promotion.approval_alerts import send_alerts
+from mlops_assets.promotion.bill_of_materials import BILL
 from mlops_assets.promotion.decision_rows import counted, pending_rows, recent_rows
+from mlops_assets.promotion.model_card import card_text
 from mlops_assets.promotion.page_address import evidence_url
 from mlops_assets.promotion.spec import PromotionSpec
-from mlops_assets.promotion.version_tags import VersionTags, make_tags
+from mlops_assets.promotion.submission import RegistrationSpec, Submission
+from mlops_assets.promotion.version_tags import make_tags
 from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
 from mlops_assets.refs import (
     AdapterRef,
     ApprovalRequestRef,
+    BaseModelRef,
     EvalReportRef,
     GateRef,
     RegisteredModelRef,
+    SplitsRef,
 )
-from mlops_assets.resources import Alerts, Tracking, Workspace
+from mlops_assets.resources import Alerts, Cost, Tracking, Workspace
 from mlops_assets.signing import load_key
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, read_gate
 
 OWNERS = ["team:ml-platform"]
 PACKAGE = Path(mlops_assets.__file__).resolve().parent
+
+
+class RegistrationConfig(RegistrationSpec, dg.Config):
+    """Settings of the registration as run config."""
 
 
 class PromotionConfig(PromotionSpec, dg.Config):
@@ -48,22 +57,26 @@ class PromotionConfig(PromotionSpec, dg.Config):
     kinds={"mlflow"},
     owners=OWNERS,
     code_version=code_digest(package.__name__),
-    deps=["gate_verdict"],  # whose check stops what may not be registered
     pool="registry",
 )
 def registered_model(
     context: dg.AssetExecutionContext,
+    config: RegistrationConfig,
     workspace: Workspace,
     tracking: Tracking,
-    eval_report: EvalReportRef,
+    cost: Cost,
+    dataset_splits: SplitsRef,
+    base_model: BaseModelRef,
     lora_adapter: AdapterRef,
+    eval_report: EvalReportRef,
+    gate_verdict: GateRef,
 ) -> dg.MaterializeResult[RegisteredModelRef]:
     """The evaluated bundle as a version in the MLflow registry, alias `candidate`.
 
-    An MLflow model directory with signature, model card and adapter, without a pickle. Its
-    tags hold the whole lineage (runs, data, base, adapter, bundle, report, commit, lock
-    file); a version that would lack one is refused. The same bundle with the same report is
-    the same version.
+    An MLflow model directory with signature, model card, bill of materials, settings and
+    adapter: safetensors and text, never a pickle. Its tags hold the whole lineage (runs, data,
+    base, adapter, prompt, report, gate, commit, author, lock file, licences, cost): complete or
+    refused. The same bundle with the same evidence is the same version.
     """
 
     @contextmanager
@@ -72,16 +85,19 @@ def registered_model(
             yield run.mlflow_run
 
     with workspace.stage(context) as store:
-        home, tags = workspace.home, make_tags(lora_adapter, eval_report, find_provenance(PACKAGE))
-        built: list[Artifact] = []
+        home, made_of = workspace.home, (dataset_splits, base_model, lora_adapter, eval_report)
+        submission = Submission(workspace.model, *made_of, gate_verdict, cost.rates, config)
+        tags = make_tags(store, submission, find_provenance(PACKAGE))
+        built: list[registry.Package] = []
 
         def make_package() -> registry.Package:
-            built.append(package.build_package(store, workspace.model, lora_adapter, eval_report))
-            return registry.Package(store.path(built[0]), built[0].summary["head"])
+            built.append(package.make_package(store, submission))
+            return built[0]
 
         number = registry.register(home, workspace.model, tags, make_package, attach)
         ref = RegisteredModelRef(workspace.model, number, eval_report.bundle, eval_report.artifact)
-        metadata = _version_metadata(home, store, ref, tags)
+        made = tags.as_mapping() | (dict(built[0].tags) if built else {})
+        metadata = _version_metadata(home, store, ref, made)
     return dg.MaterializeResult(
         value=ref,
         data_version=dg.DataVersion(digest_json([workspace.model, number, ref.bundle.digest])),
@@ -196,14 +212,11 @@ def approve_job() -> None:
 
 
 def _version_metadata(
-    home: Home, store: ArtifactStore, ref: RegisteredModelRef, made: VersionTags
+    home: Home, store: ArtifactStore, ref: RegisteredModelRef, made: Mapping[str, str]
 ) -> dict[str, Any]:
     """Name, lineage and model card of the version, as it was registered."""
     seen = registry.glance(home, ref.name)
-    tags = dict(seen.versions.get(ref.version, {})) if seen else made.as_mapping()
-    made_from = (tags.get(name, "") for name in ("report_digest", "origin_digest"))
-    recipe = package.package_recipe(ref.name, ref.bundle.digest, *made_from)
-    found = store.find(recipe.kind, recipe.key)
+    tags = dict(seen.versions.get(ref.version, {})) if seen else dict(made)
     metadata: dict[str, Any] = {
         "model": ref.name,
         "version": ref.version,
@@ -214,12 +227,13 @@ def _version_metadata(
             {"tag": "string", "value": "string"},
         ),
     }
-    if found is None:
+    if (directory := package.find_package(store, tags)) is None:
         return metadata
-    card = store.path(found) / package.CARD
+    card = (directory / package.CARD).read_text(encoding="utf-8")
     return metadata | {
-        "model_card": dg.MetadataValue.md(card.read_text(encoding="utf-8")),
-        "package": dg.MetadataValue.path(str(card.parent)),
+        "model_card": dg.MetadataValue.md(card_text(card)),
+        "bill_of_materials": dg.MetadataValue.path(str(directory / BILL)),
+        "package": dg.MetadataValue.path(str(directory)),
     }
 
 

@@ -1,4 +1,4 @@
-"""The MLflow model directory of a release bundle: model card, signature, adapter; no pickle.
+"""The MLflow model directory of a release bundle: card, bill of materials, adapter; no pickle.
 
 ``MLmodel`` carries the signature and a flavour of our own, which names ``bundle.json``. It
 has no ``python_function`` flavour on purpose: MLflow could only load that by unpickling. The
@@ -6,116 +6,100 @@ adapter's files are copied; the base model is named by its digest alone, because
 and shared by many versions.
 """
 
+import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, Recipe
+from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, Recipe, digest_file
 from mlops_assets.code_digest import code_digest
+from mlops_assets.promotion.bill_of_materials import BILL, render_bill
+from mlops_assets.promotion.model_card import card_head, render_card
 from mlops_assets.promotion.origin import ORIGIN, origin_digest, render_origin
-from mlops_assets.refs import AdapterRef, EvalReportRef, ReleaseBundle
+from mlops_assets.promotion.registry import Package
+from mlops_assets.promotion.safe_files import check_files, check_size
+from mlops_assets.promotion.submission import Submission, whole_settings
+from mlops_assets.refs import ReleaseBundle
+from mlops_assets.verdicts import GATE, read_gate
 
+KIND = "mlflow_model"
 FLAVOR = "mlops_bundle"
-CARD, BUNDLE, ADAPTER = "README.md", "bundle.json", "adapter"
-TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-SYSTEMS = ("base", "tuned", "champion", "majority", "tfidf")
+CARD, BUNDLE, ADAPTER, CONFIG = "README.md", "bundle.json", "adapter", "config.yaml"
 
 
-def package_recipe(name: str, bundle_digest: str, report_digest: str, origin: str) -> Recipe:
-    """What decides a package's bytes; ``origin`` is the digest of ``origin.json``."""
-    inputs = {"bundle": bundle_digest, "report": report_digest, "origin": origin}
-    return Recipe("mlflow_model", inputs, {"name": name}, code_digest(__name__), ("mlflow",))
+def build_package(store: ArtifactStore, submission: Submission) -> Artifact:
+    """The model directory, built or found.
 
-
-def build_package(
-    store: ArtifactStore, name: str, adapter: AdapterRef, evaluated: EvalReportRef
-) -> Artifact:
-    """The model directory, built or found. Raises LineageError when an input was changed."""
-    bundle = evaluated.bundle
+    Raises LineageError when an input was changed, when the adapter holds anything but
+    safetensors and plain text, or when the package would be larger than the settings allow.
+    """
+    evaluated, limit = submission.evaluated, submission.spec.max_package_mib
+    bundle, bill = evaluated.bundle, render_bill(submission)
+    adapter = store.path(bundle.adapter)
+    check_size(adapter, limit, f"The adapter {bundle.adapter.key[:SHORT]}")
 
     def produce(directory: Path) -> dict[str, Any]:
         report = json.loads((store.path(evaluated.artifact) / "report.json").read_bytes())
-        card = render_card(name, adapter, evaluated, report)
+        card = render_card(submission, report, read_gate(store, submission.gate))
         (directory / CARD).write_text(card, encoding="utf-8")
         content = asdict(bundle) | {"digest": bundle.digest}
         (directory / BUNDLE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        (directory / ORIGIN).write_bytes(render_origin(adapter))
-        shutil.copytree(store.path(bundle.adapter), directory / ADAPTER)
+        (directory / ORIGIN).write_bytes(render_origin(submission.adapter))
+        (directory / CONFIG).write_bytes(whole_settings(store, submission))
+        (directory / BILL).write_bytes(bill)
+        shutil.copyfile(store.path(submission.gate.artifact) / GATE, directory / GATE)
+        shutil.copytree(adapter, directory / ADAPTER)
         _write_mlmodel(directory, bundle)
-        return {"head": card_head(card)}
+        check_files(directory)
+        check_size(directory, limit, f"The package of bundle {bundle.digest[:SHORT]}")
+        return {"head": card_head(card), "bundle": bundle.digest}
 
-    made_from = bundle.digest, evaluated.artifact.digest, origin_digest(adapter)
-    return store.build(package_recipe(name, *made_from), produce)
-
-
-def render_card(
-    name: str, adapter: AdapterRef, evaluated: EvalReportRef, report: Mapping[str, Any]
-) -> str:
-    """The model card in Markdown."""
-    from jinja2 import Environment, StrictUndefined
-
-    # Markdown, not HTML: cells are escaped by the filter `cell`.
-    environment = Environment(undefined=StrictUndefined, trim_blocks=False, autoescape=False)  # noqa: S701
-    environment.filters |= {"percent": percent, "cell": _cell, "code": lambda text: f"`{text}`"}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        name=name,
-        headline=headline(report),
-        report=report,
-        report_digest=evaluated.artifact.digest,
-        bundle=evaluated.bundle,
-        adapter=adapter,
-        fields=list(report["fields"]),
-        systems=[system for system in SYSTEMS if report["exact_match"].get(system) is not None],
-        weakest=weakest_slice(report),
-    )
+    return store.build(_recipe(store, submission, bill), produce)
 
 
-def card_head(card: str) -> str:
-    """The card up to its first section, short enough for the registry's description."""
-    return card.split("\n## ", 1)[0].strip()[:4_000]
+def make_package(store: ArtifactStore, submission: Submission) -> Package:
+    """The package as the registry takes it. Raises as ``build_package``."""
+    built = build_package(store, submission)
+    bill = store.path(built) / BILL
+    tags = {
+        "package_key": built.key,
+        "package_digest": built.digest,
+        "bill_of_materials_digest": digest_file(bill),
+    }
+    return Package(store.path(built), built.summary["head"], tags)
 
 
-def headline(report: Mapping[str, Any]) -> str:
-    """One sentence with the score that matters."""
-    scores, form = report["exact_match"], "one JSON object" if report["fields"] else "a short text"
-    return (
-        f"A small language model tuned to answer with {form}: {percent(scores['tuned'])}"
-        f" of {report['items']:,} test rows answered exactly, against {percent(scores['base'])}"
-        " for its base model."
-    )
+def find_package(store: ArtifactStore, tags: Mapping[str, str]) -> Path | None:
+    """The directory that was registered with these tags, verified; None if it is gone.
+
+    Raises LineageError when a byte of it was changed.
+    """
+    found = store.find(KIND, tags.get("package_key") or "-")
+    return store.path(found) if found else None
 
 
-def weakest_slice(report: Mapping[str, Any]) -> str:
-    """The slice with the lowest exact match among those of 30 rows and more."""
-    scored = [
-        (values["exact_match"]["tuned"], dimension, value, values["count"])
-        for dimension, found in report["slices"].items()
-        for value, values in found.items()
-        if values["count"] >= 30 and values["exact_match"]["tuned"] is not None
-    ]
-    if not scored:
-        return "The data has no slices with 30 test rows: where it is weak is not known."
-    score, dimension, value, count = min(scored)
-    return (
-        f"Weakest slice of 30 rows and more: {_cell(dimension)} {_cell(value)},"
-        f" {percent(score)} of {count} rows."
-    )
-
-
-def percent(value: Any) -> str:
-    """A share for people; a dash where it is missing."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return "-"
-    return f"{value:.1%}"
-
-
-def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def _recipe(store: ArtifactStore, submission: Submission, bill: bytes) -> Recipe:
+    """What decides a package's bytes."""
+    evaluated = submission.evaluated
+    inputs = {
+        "bundle": evaluated.bundle.digest,
+        "report": evaluated.artifact.digest,
+        "gate": submission.gate.artifact.digest,
+        "origin": origin_digest(submission.adapter),
+        "config": hashlib.sha256(whole_settings(store, submission)).hexdigest(),
+        "bill": hashlib.sha256(bill).hexdigest(),
+    }
+    stated = {
+        "name": submission.name,
+        "base_license": submission.base.license,
+        "data_license": submission.data_license,
+        "runs": [submission.adapter.mlflow_run, submission.adapter.dagster_run],
+    }
+    libraries = ("mlflow", "huggingface_hub", "cyclonedx-python-lib")
+    return Recipe(KIND, inputs, stated, code_digest(__name__), libraries)
 
 
 def _write_mlmodel(directory: Path, bundle: ReleaseBundle) -> None:

@@ -2,9 +2,9 @@
 
 The registry is a projection. A version is found by its tags, which are written with it in
 one transaction, so registering again after a crash finds what was registered before. The
-aliases ``champion`` and ``previous`` are set from the decision ledger whenever they differ
-from it. Importing MLflow costs seconds: where its database is a local SQLite file we look
-into that first, and only what a look cannot prove goes through MLflow.
+aliases are set from the decision ledger whenever they differ from it (``aliases``). Importing
+MLflow costs seconds: where its database is a local SQLite file we look into that first, and
+only what a look cannot prove goes through MLflow.
 """
 
 import logging
@@ -12,35 +12,17 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.approval_requests import utc_now
 from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import LedgerEntry
+from mlops_assets.promotion.aliases import CANDIDATE, Registered, find_changes, version_of
 from mlops_assets.promotion.version_tags import VersionTags, complete
 
 logger = logging.getLogger(__name__)
-
-CHAMPION, PREVIOUS, CANDIDATE = "champion", "previous", "candidate"
-
-
-@dataclass(frozen=True)
-class Registered:
-    """What the registry holds of one model."""
-
-    versions: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    """Tags by version."""
-    aliases: Mapping[str, int] = field(default_factory=dict)
-
-    def find(self, **tags: str) -> int | None:
-        """The newest version with these tags."""
-        matching = [
-            version
-            for version, found in self.versions.items()
-            if all(found.get(name) == value for name, value in tags.items())
-        ]
-        return max(matching, default=None)
 
 
 @dataclass(frozen=True)
@@ -49,6 +31,8 @@ class Package:
 
     directory: Path
     description: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Beside the lineage: what is known only once the package is built."""
 
 
 MakePackage = Callable[[], Package]
@@ -61,36 +45,39 @@ Attach = Callable[[], AbstractContextManager[str]]
 def register(
     home: Home, name: str, tags: VersionTags, make_package: MakePackage, attach: Attach
 ) -> int:
-    """The number of the version in the registry, as ``candidate``; registered if it is new.
+    """The number of the version in the registry; registered if it is new.
 
-    The same bundle with the same report is the same version. So is a bundle that is already
-    the champion, whatever report it has by now.
+    The same bundle with the same report and gate verdict is the same version. So is a bundle
+    that is already the champion, whatever evidence it has by now. The newest version becomes
+    the ``candidate``.
     """
     seen = glance(home, name)
     number = _find(home, name, tags, seen) if seen else None
     if seen and number and _settled(seen, number):
         logger.info("version %d of %s is registered already", number, name)
         return number
-    with _client(home) as client:
+    with registry_client(home) as client:
         registered = look(client, name)
         number = _find(home, name, tags, registered)
         if number is None:
             number = _create(client, name, tags, make_package, attach)
         else:
             _complete_tags(client, name, number, tags, registered.versions[number])
-        client.set_registered_model_alias(name, CANDIDATE, str(number))
+        newest = max([number, *registered.versions])
+        client.set_registered_model_alias(name, CANDIDATE, str(newest))
     return number
 
 
 def _settled(registered: Registered, number: int) -> bool:
-    return complete(registered.versions[number]) and registered.aliases.get(CANDIDATE) == number
+    newest = max(registered.versions)
+    return complete(registered.versions[number]) and registered.aliases.get(CANDIDATE) == newest
 
 
 def _find(home: Home, name: str, tags: VersionTags, registered: Registered) -> int | None:
-    same = registered.find(bundle_digest=tags.bundle_digest, report_digest=tags.report_digest)
+    same = registered.find(**tags.identity)
     champion = home.ledger.champion(name)
     if same is None and champion and champion.decision.bundle.digest == tags.bundle_digest:
-        return _version_of(champion, registered)
+        return version_of(champion, registered)
     return same
 
 
@@ -121,57 +108,32 @@ def _create(
         name,
         source=f"{location}/{folder}",
         run_id=run_id,
-        tags=tags.as_mapping(),
+        tags=tags.as_mapping() | dict(package.tags),
         description=package.description,
     )
     logger.info("registered version %s of %s", created.version, name)
     return int(created.version)
 
 
-def reconcile(home: Home, name: str) -> Mapping[str, int]:
-    """Make ``champion`` and ``previous`` say what the ledger says; returns the aliases.
+def reconcile(home: Home, name: str, now: datetime | None = None) -> Mapping[str, int]:
+    """Make the aliases say what the ledger says; returns them.
 
-    To be called after any decision, and harmless at any other time. A promoted bundle that
-    the registry does not hold (its database was lost) gets no alias, with a warning.
+    To be called after any decision, and harmless at any other time.
     """
-    promotions = home.ledger.promotions(name)
+    entries, now = home.ledger.entries(), now or utc_now()
+    if home.mlflow_is_local and not home.mlflow_database.is_file():
+        return {}  # nothing was ever registered here
     seen = glance(home, name)
-    if seen is not None and not _changes(promotions, seen):
+    if seen is not None and not find_changes(entries, name, seen, now):
         return seen.aliases
-    with _client(home) as client:
-        registered = look(client, name)
-        for alias, version in _changes(promotions, registered).items():
+    with registry_client(home) as client:
+        for alias, version in find_changes(entries, name, look(client, name), now).items():
             if version is None:
                 client.delete_registered_model_alias(name, alias)
             else:
                 client.set_registered_model_alias(name, alias, str(version))
             logger.info("alias %s of %s: %s", alias, name, version or "removed")
         return look(client, name).aliases
-
-
-def _changes(promotions: list[LedgerEntry], registered: Registered) -> dict[str, int | None]:
-    """Aliases to be set (to a version) or removed (None)."""
-    wanted = {
-        CHAMPION: promotions[-1] if promotions else None,
-        PREVIOUS: promotions[-2] if len(promotions) > 1 else None,
-    }
-    changes: dict[str, int | None] = {}
-    for alias, entry in wanted.items():
-        version = _version_of(entry, registered) if entry else None
-        if entry and version is None:
-            logger.warning("the registry does not hold the %s of the ledger", alias)
-        if registered.aliases.get(alias) != version:
-            changes[alias] = version
-    return changes
-
-
-def _version_of(entry: LedgerEntry, registered: Registered) -> int | None:
-    """The version that a ledger row promoted, by its bundle: numbers start anew in a new
-    registry."""
-    digest = entry.decision.bundle.digest
-    if registered.versions.get(entry.decision.version, {}).get("bundle_digest") == digest:
-        return entry.decision.version
-    return registered.find(bundle_digest=digest)
 
 
 def glance(home: Home, name: str) -> Registered | None:
@@ -220,7 +182,8 @@ def look(client: Any, name: str) -> Registered:
 
 
 @contextmanager
-def _client(home: Home) -> Iterator[Any]:
+def registry_client(home: Home) -> Iterator[Any]:
+    """MLflow's client; what it refuses becomes a LineageError that names the registry."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
