@@ -230,6 +230,39 @@ def diff(
         typer.echo(f"\n  Page  {page}")
 
 
+@app.command()
+@plain_errors
+def prune(
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; else only show.")] = False,
+    keep_newest: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100_000, help="Newest artifacts of each kind, and versions, that stay."
+        ),
+    ] = 5,
+    keep_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="Days for which everything stays.")
+    ] = 30,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show every single thing that stays, and why.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
+) -> None:
+    """Show what may be deleted from MLOPS_HOME, how large it is, and why the rest stays; with
+    --delete, delete it. Never what the ledger's decisions in force, the latest run or an alias
+    names, nor what that was made from."""
+    from mlops_assets.promotion.prune_table import print_pruned
+    from mlops_assets.promotion.pruning import prune as prune_home
+    from mlops_assets.promotion.retention import RetentionSpec
+
+    spec = RetentionSpec(keep_newest=keep_newest, keep_days=keep_days)
+    pruned = prune_home(Home.from_environment(), spec, delete=delete)
+    if as_json:
+        print_json(pruned.as_json())
+    else:
+        print_pruned(pruned, verbose=verbose)
+
+
 approval_commands.register(app)
 
 

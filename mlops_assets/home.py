@@ -128,15 +128,17 @@ class RunLock:
     def __init__(self) -> None:
         self._held: dict[Path, tuple[str, IO[str]]] = {}
 
-    def hold(self, home: Home, run_id: str) -> bool:
+    def hold(self, home: Home, run_id: str, *, needs_space: bool = True) -> bool:
         """Take the lock for ``run_id``; returns whether this process did not have it yet.
 
-        Raises LineageError while another run has it.
+        Raises LineageError while another run has it, or when there is no room for one that
+        needs some.
         """
         holder, stream = self._held.get(home.root, ("", None))
         if holder == run_id:
             return False
-        home.prepare()
+        if needs_space:
+            home.prepare()
         if stream is not None:
             stream.close()  # an earlier run in this process is over
             del self._held[home.root]
