@@ -61,7 +61,8 @@ def gate() -> None:
     for items in ITEMS:
         for points in POINTS:
             count = simulate(dice, items, points / 100, GATES)
-            print(_row(items, f"{points} points" if points else "none", count), flush=True)
+            what = f"{points} point{'s' * (points > 1)}" if points else "none"
+            print(_row(items, what, count), flush=True)
     for items in ITEMS:
         count = simulate(dice, items, 0.06, GATES, HURT)
         what = f"6 points, but {100 * HURT:g} lost on one product"
