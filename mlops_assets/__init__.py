@@ -3,7 +3,7 @@
 dataset      raw_dataset -> validated_dataset -> dataset_splits
 training     base_model -> lora_adapter
 evaluation   eval_report -> gate_verdict
-promotion    registered_model -> approval_request
+promotion    registered_model -> promotion_decision
 monitoring   prediction_log -> drift_report
 
 Each stage is one folder and one name in ``definitions.LINEAGE``. Sensors on the

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 from mlops_assets.artifacts import LineageError
 from mlops_assets.refs import (
     AdapterRef,
-    ApprovalRequestRef,
     BaseModelRef,
+    DecisionRef,
     DriftReportRef,
     EvalReportRef,
     GateRef,
@@ -30,7 +30,7 @@ Ref = (
     | EvalReportRef
     | GateRef
     | RegisteredModelRef
-    | ApprovalRequestRef
+    | DecisionRef
     | PredictionLogRef
     | DriftReportRef
 )

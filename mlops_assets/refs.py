@@ -263,8 +263,8 @@ class RegisteredModelRef:
 
 
 @dataclass(frozen=True)
-class ApprovalRequestRef:
-    """What people were asked about a registered version, and where that stood then."""
+class DecisionRef:
+    """What became of a registered version: where its request for approval stood then."""
 
     entry: int
     """The ledger row of the request, or of the promotion that left nothing to ask; 0 without."""

@@ -50,12 +50,12 @@ def materialize(home: Home, verdict: str = PASS, seed: str = "a", **policy: Any)
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
-            [registered_model, gate_verdict, defs.approval_request],
+            [registered_model, gate_verdict, defs.promotion_decision],
             resources=RESOURCES,
             instance=instance,
-            run_config={"ops": {"approval_request": {"config": policy}}},
+            run_config={"ops": {"promotion_decision": {"config": policy}}},
         )
-    event = result.asset_materializations_for_node("approval_request")[0]
+    event = result.asset_materializations_for_node("promotion_decision")[0]
     return {name: value.value for name, value in event.metadata.items()}
 
 

@@ -50,7 +50,7 @@ LINEAGE = {
     "registered_model": {
         *("dataset_splits", "base_model", "lora_adapter", "eval_report", "gate_verdict"),
     },
-    "approval_request": {"registered_model", "gate_verdict"},
+    "promotion_decision": {"registered_model", "gate_verdict"},
     "prediction_log": {"raw_dataset"},
     "drift_report": {"prediction_log", "dataset_splits"},
 }

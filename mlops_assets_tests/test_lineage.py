@@ -24,7 +24,7 @@ ASSETS = (
     "eval_report",
     "gate_verdict",
     "registered_model",
-    "approval_request",
+    "promotion_decision",
     "prediction_log",
     "drift_report",
 )

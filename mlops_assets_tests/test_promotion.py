@@ -54,7 +54,7 @@ def materialize(submission: Submission, instance: dg.DagsterInstance, **settings
         resources=RESOURCES,
         instance=instance,
         run_config={
-            "ops": {"registered_model": {"config": settings}, "approval_request": AUTOMATIC}
+            "ops": {"registered_model": {"config": settings}, "promotion_decision": AUTOMATIC}
         },
         raise_on_error=False,
     )
@@ -81,7 +81,7 @@ def test_the_assets_register_and_promote_once(tracked_home: Home) -> None:
         assert each["model_card"].startswith(f"# {NAME}")
         assert {record.data["tag"] for record in each["lineage"].records} >= set(REQUIRED)
         assert each["bill_of_materials"].endswith("/bom.cdx.json")
-    decision = page(again, "approval_request")
+    decision = page(again, "promotion_decision")
     assert (decision["state"], decision["ledger_entries"]) == (PROMOTED, 3)
     assert decision["from_store"] is True
     latest = tracked_home.latest("registered_model")

@@ -1,4 +1,4 @@
-"""The registered version, the request for its approval, and the job `approve`."""
+"""The registered version, what became of it, and the job `approve`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ from mlops_assets.promotion.version_tags import make_tags
 from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
 from mlops_assets.refs import (
     AdapterRef,
-    ApprovalRequestRef,
     BaseModelRef,
+    DecisionRef,
     EvalReportRef,
     GateRef,
     RegisteredModelRef,
@@ -112,20 +112,21 @@ def registered_model(
     code_version=code_digest(request.__name__),
     pool="registry",
 )
-def approval_request(
+def promotion_decision(
     context: dg.AssetExecutionContext,
     config: PromotionConfig,
     workspace: Workspace,
     alerts: Alerts,
     registered_model: RegisteredModelRef,
     gate_verdict: GateRef,
-) -> dg.MaterializeResult[ApprovalRequestRef]:
-    """The question to people whether a candidate that passed the gate becomes the champion.
+) -> dg.MaterializeResult[DecisionRef]:
+    """What became of the candidate: requested, or promoted where the policy lets a key of this
+    machine approve.
 
-    Reads the gate's result again from its verified artifact. The request is a row in the ledger
-    with its evidence; it expires, and nothing waits in a process. `mlops approve`, the job
-    `approve` or the signed link answer it; the registry's aliases follow the ledger. A bundle
-    that already is the champion needs no answer.
+    Reads the gate's result again from its verified artifact; what passed is asked of people. The
+    request is a row in the ledger with its evidence; it expires, and nothing waits in a process.
+    `mlops approve`, the job `approve` or the signed link answer it; the registry's aliases follow
+    the ledger. A bundle that already is the champion needs no answer.
     """
     with workspace.stage(context) as store:
         home, now, run = workspace.home, utc_now(), context.run.run_id
@@ -198,7 +199,7 @@ def approve_version(context: dg.OpExecutionContext, config: Answer, workspace: W
     context.add_output_metadata(answer.as_json())
     # The asset's page shows what its last run saw; this is what stands now.
     shown = _decisions(home, request.reference(answer.standing))
-    context.log_event(dg.AssetObservation("approval_request", metadata=shown))
+    context.log_event(dg.AssetObservation("promotion_decision", metadata=shown))
 
 
 @dg.job(
@@ -263,7 +264,7 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
     return metadata
 
 
-def _decisions(home: Home, ref: ApprovalRequestRef) -> dict[str, Any]:
+def _decisions(home: Home, ref: DecisionRef) -> dict[str, Any]:
     """Where the candidate stands, what else waits, and the ledger's last rows."""
     entries = home.ledger.entries()
     waiting = pending(entries, read_approvers(home), utc_now())
@@ -300,5 +301,5 @@ def approval_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 defs = dg.Definitions(
-    assets=[registered_model, approval_request], jobs=[approve_job], sensors=[approval_alerts]
+    assets=[registered_model, promotion_decision], jobs=[approve_job], sensors=[approval_alerts]
 )

@@ -18,7 +18,7 @@ from mlops_assets.artifacts import Artifact, LineageError, digest_json
 from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, REQUESTED, Decision, LedgerEntry
 from mlops_assets.promotion.spec import PromotionSpec
-from mlops_assets.refs import ApprovalRequestRef, GateRef, RegisteredModelRef
+from mlops_assets.refs import DecisionRef, GateRef, RegisteredModelRef
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, Criterion, read_gate
 
@@ -154,23 +154,23 @@ def _criterion(criterion: Criterion) -> dict[str, str]:
     return {"name": criterion.name, "verdict": criterion.verdict, "detail": criterion.detail}
 
 
-def reference(found: Standing) -> ApprovalRequestRef:
+def reference(found: Standing) -> DecisionRef:
     """What the asset hands on of a request."""
     row = found.request.entry
     expires = stamp(found.request.terms.expires)
     bundle = row.decision.bundle.digest
-    return ApprovalRequestRef(row.entry, found.state, row.decision.version, bundle, expires)
+    return DecisionRef(row.entry, found.state, row.decision.version, bundle, expires)
 
 
-def nothing_to_ask(champion: LedgerEntry, registered: RegisteredModelRef) -> ApprovalRequestRef:
+def nothing_to_ask(champion: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:
     """What it hands on of a bundle that is the champion already."""
     logger.info("version %d is the champion since %s", registered.version, champion.at)
     bundle = registered.bundle.digest
-    return ApprovalRequestRef(champion.entry, PROMOTED, registered.version, bundle, "")
+    return DecisionRef(champion.entry, PROMOTED, registered.version, bundle, "")
 
 
-def not_requested(registered: RegisteredModelRef, verdict: str) -> ApprovalRequestRef:
+def not_requested(registered: RegisteredModelRef, verdict: str) -> DecisionRef:
     """What it hands on where a profile lets a run go on although the gate did not pass."""
     logger.warning("nobody is asked: the gate's verdict is %s", verdict)
     state, bundle = verdict.lower(), registered.bundle.digest
-    return ApprovalRequestRef(0, state, registered.version, bundle, "")
+    return DecisionRef(0, state, registered.version, bundle, "")
