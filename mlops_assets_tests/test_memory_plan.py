@@ -51,7 +51,7 @@ def _llama(settings: dict[str, int], *, tied: bool) -> ModelShape:
 def _on(device: Device, **settings: object) -> Training:
     spec = FinetuneSpec(**ADAPTER_ONLY | {"pack_tokens": 2048} | settings)
     shape = _llama(LLAMA_8B, tied=False)
-    return Training(shape, spec, WORK, device, bf16=True, flash=True)
+    return Training(shape, spec, WORK, device, bf16=True, by_row=True)
 
 
 # --- shapes -----------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_a_gpu_that_is_full_all_the_same_is_told_in_a_sentence() -> None:
 
 def test_a_mask_over_the_whole_pack_is_counted_without_flash_attention() -> None:
     flash = _on(H100, packs_per_step=4)
-    masked = replace(flash, flash=False)
+    masked = replace(flash, by_row=False)
     extra = masked.parts(False)["activations"] - flash.parts(False)["activations"]
     assert extra == 32 * 8192**2 * 2  # layers, tokens of the row twice, bytes of bf16
 

@@ -103,26 +103,6 @@ def test_template_that_renders_the_prompt_otherwise_is_refused(foreign: Path) ->
         encode(tokenizer, [make_row(0)], FinetuneSpec())
 
 
-def test_packed_rows_do_not_see_each_other(foreign: Path) -> None:
-    """Logits of rows packed with reset positions equal those of each row alone."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(foreign, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(foreign, attn_implementation="sdpa").eval()
-    examples = encode(tokenizer, [make_row(number) for number in range(6)], FinetuneSpec()).examples
-    rows = [example.input_ids for example in examples]
-    places = [place for row in rows for place in range(len(row))]
-    with torch.no_grad():
-        packed = model(
-            input_ids=torch.tensor([[token for row in rows for token in row]]),
-            position_ids=torch.tensor([places]),
-            use_cache=False,  # as in training; a cache would hide the reset positions
-        ).logits[0]
-        alone = torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in rows])
-    assert torch.allclose(packed, alone, atol=1e-5, rtol=0)
-
-
 @pytest.fixture(scope="module")
 def trained(store: ArtifactStore, splits: SplitsRef, base: BaseModelRef) -> object:
     return finetune(store, splits, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")

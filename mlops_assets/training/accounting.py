@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.home import Home
-from mlops_assets.training.arguments import uses_bf16, uses_flash_attention
+from mlops_assets.training.arguments import uses_bf16, uses_flash_attention, uses_packed_attention
 from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.device import find_device
 from mlops_assets.training.encoding import Encoded
@@ -25,7 +25,7 @@ def describe_training(base: Path, spec: FinetuneSpec, rows: Encoded) -> Training
         work=workload_of(rows),
         device=find_device(),
         bf16=uses_bf16(spec),
-        flash=uses_flash_attention(spec),
+        by_row=uses_flash_attention(spec) or uses_packed_attention(base, spec),
     )
 
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.training.packed_attention import attends_by_row
 from mlops_assets.training.spec import FinetuneSpec
 
 LOG_POINTS = 100  # points of the loss curve
@@ -75,6 +76,17 @@ def uses_flash_attention(spec: FinetuneSpec) -> bool:
     if not torch.cuda.is_available() or not uses_bf16(spec):
         return False
     return bool(is_flash_attn_2_available(kernels_fallback_ok=spec.hub_kernels))
+
+
+def uses_packed_attention(base: Path, spec: FinetuneSpec) -> bool:
+    """Whether the packed rows of this model attend each for itself, on a CPU."""
+    import torch
+    from transformers import AutoConfig
+
+    if not spec.packed or torch.cuda.is_available():
+        return False
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    return attends_by_row(config)
 
 
 def _spoilt_by_validation(spec: FinetuneSpec) -> bool:

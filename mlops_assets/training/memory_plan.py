@@ -111,7 +111,7 @@ class Training:
     device: Device
     bf16: bool
     """Whether products are computed in bf16; in fp32 otherwise."""
-    flash: bool = False
+    by_row: bool = False
     """Whether attention is computed by row, without a mask over the whole pack."""
 
     def parts(self, recompute: bool) -> dict[str, int]:
@@ -196,7 +196,7 @@ class Training:
 
     def _mask(self) -> int:
         """Numbers of the mask's row that sdpa keeps for a token of each layer."""
-        if self.flash:
+        if self.by_row:
             return 0
         return self.tokens if self.spec.packed else min(self.spec.row_tokens, self.work.longest)
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.training.adapters import adapter_config
-from mlops_assets.training.arguments import uses_bf16, uses_flash_attention
+from mlops_assets.training.arguments import uses_bf16, uses_flash_attention, uses_packed_attention
 from mlops_assets.training.encoding import Encoded
+from mlops_assets.training.packed_attention import register
 from mlops_assets.training.preference import make_preference_trainer
 from mlops_assets.training.sft import make_sft_trainer
 from mlops_assets.training.spec import FinetuneSpec
@@ -53,18 +54,24 @@ def load_base(base: Path, spec: FinetuneSpec) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     _require_kernels(spec)
-    # Both keep packed rows apart: flash attention by their lengths, sdpa by a mask that
-    # transformers builds from the positions.
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_weights_type(spec),
         quantization_config=_quantization(spec),
-        attn_implementation="flash_attention_2" if uses_flash_attention(spec) else "sdpa",
+        attn_implementation=_attention(base, spec),
         use_kernels=spec.hub_kernels,
         local_files_only=True,
         trust_remote_code=False,
     )
     return model
+
+
+def _attention(base: Path, spec: FinetuneSpec) -> str:
+    """The implementation of attention. All keep packed rows apart: the first two by their
+    lengths, sdpa by a mask that transformers builds from the positions."""
+    if uses_flash_attention(spec):
+        return "flash_attention_2"
+    return register() if uses_packed_attention(base, spec) else "sdpa"
 
 
 def _require_kernels(spec: FinetuneSpec) -> None:
