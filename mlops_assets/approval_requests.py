@@ -2,14 +2,14 @@
 
 import getpass
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from mlops_assets.approvers import NAME, Approvers
-from mlops_assets.artifacts import LineageError
+from mlops_assets.artifacts import Artifact, LineageError
 from mlops_assets.ledger import REQUESTED, LedgerEntry
 from mlops_assets.statements import Statement, stamp
 
@@ -73,6 +73,16 @@ class Request:
         return self.entry.computed
 
     @property
+    def gate(self) -> Artifact:
+        """What the gate said of the release."""
+        return _artifact(self.terms.gate)
+
+    @property
+    def report(self) -> Artifact:
+        """The evaluation report that the gate read, and that people look at."""
+        return _artifact(self.terms.report)
+
+    @property
     def required(self) -> int:
         """How many people have to approve."""
         return self.terms.policy.required_approvals
@@ -89,6 +99,10 @@ class Request:
         asked = self.entry.decision
         what = (action, self.id, asked.model, asked.version, asked.bundle.digest)
         return Statement(*what, name, reason, stamp(at), via)
+
+
+def _artifact(named: Mapping[str, str]) -> Artifact:
+    return Artifact(named["kind"], named["key"], named["digest"])
 
 
 @dataclass(frozen=True)
@@ -130,15 +144,25 @@ def find_request(entries: Sequence[LedgerEntry], request: str) -> Request | None
 def latest_request(
     entries: Sequence[LedgerEntry], version: int, model: str | None = None
 ) -> Request:
-    """The newest request for a version; of the model asked for last, unless one is named.
+    """The newest request for a version, of ``model`` where one is named.
 
-    Raises LineageError when nobody was ever asked about this version.
+    Raises LineageError when nobody was ever asked about this version, or about that of several
+    models and none is named: which of them is meant, nobody may guess.
     """
-    asked = [row for row in entries if row.decision.outcome == REQUESTED]
-    model = model or (asked[-1].decision.model if asked else None)
-    for row in reversed(asked):
-        if (row.decision.model, row.decision.version) == (model, version):
-            return Request.of(row)
+    asked = [
+        row
+        for row in entries
+        if row.decision.outcome == REQUESTED
+        and row.decision.version == version
+        and model in (None, row.decision.model)
+    ]
+    if len(models := sorted({row.decision.model for row in asked})) > 1:
+        raise LineageError(
+            f"Approval was requested for version {version} of {', '.join(models)}.",
+            "Name the model that is meant (--model).",
+        )
+    if asked:
+        return Request.of(asked[-1])
     raise LineageError(
         f"No approval was requested for version {version}{f' of {model}' if model else ''}.",
         "`mlops status` shows what waits for approval; only what passed the gate does.",

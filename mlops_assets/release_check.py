@@ -14,9 +14,12 @@ from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import Approvers, read_approvers
 from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_file, digest_json
 from mlops_assets.home import Home
-from mlops_assets.ledger import PROMOTED, LedgerEntry
+from mlops_assets.ledger import PROMOTED, REQUESTED, LedgerEntry
+from mlops_assets.verdicts import PASS, load_gate
 
 TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+CRITERION = ("name", "verdict", "detail")
+"""What a request says of each criterion."""
 REMEDY = "Bring back what was approved, or have the release requested and approved anew."
 
 
@@ -35,6 +38,8 @@ def verify_release(home: Home, entry: LedgerEntry) -> tuple[str, ...]:
     name = f"{entry.decision.model} version {entry.decision.version}"
     try:
         verify_bundle(home, entry)
+        if entry.decision.outcome == REQUESTED:
+            verify_evidence(home, Request.of(entry))
         return verify_approvals(home.ledger.entries(), entry, read_approvers(home))
     except LineageError as error:
         raise LineageError(f"The approval of {name} is void: {error.problem}", REMEDY) from error
@@ -64,13 +69,25 @@ def verify_bundle(home: Home, entry: LedgerEntry) -> None:
         raise _void("tokenizer or chat template are not those that were approved.")
 
 
+def verify_evidence(home: Home, request: Request) -> None:
+    """What people are shown is what the gate judged: report and gate, which passed this bundle."""
+    home.store.path(request.report)
+    gate, asked = load_gate(home.store, request.gate), request.entry.decision
+    judged = (gate.verdict, gate.candidate, gate.report)
+    if judged != (PASS, asked.bundle.digest, request.report.digest):
+        raise _void(f"the gate that ledger entry {request.entry.entry} names did not pass it.")
+    shown = [{name: vars(each)[name] for name in CRITERION} for each in gate.criteria]
+    if shown != list(request.terms.criteria):
+        raise _void(f"ledger entry {request.entry.entry} shows other criteria than the gate's.")
+
+
 def verify_approvals(
     entries: Sequence[LedgerEntry], entry: LedgerEntry, approvers: Approvers
 ) -> tuple[str, ...]:
     """The names of those who approved. Raises LineageError when the signatures do not suffice."""
     if entry.decision.outcome != PROMOTED:
         return ()
-    if "request" not in entry.decision.evidence and not _after_chain(entries, entry):
+    if precedes_approvals(entries, entry):
         return ()
     request = find_request(entries, str(entry.decision.evidence.get("request")))
     if request is None:
@@ -92,9 +109,11 @@ def _signatories(entry: LedgerEntry, request: Request, found: Standing) -> tuple
     return tuple(approval.name for approval in found.approvals)
 
 
-def _after_chain(entries: Sequence[LedgerEntry], entry: LedgerEntry) -> bool:
-    """Whether the row was written since there are approvals: it must have some."""
-    return entry.chained or any(row.chained for row in entries if row.entry < entry.entry)
+def precedes_approvals(entries: Sequence[LedgerEntry], entry: LedgerEntry) -> bool:
+    """Whether a promotion was written before there were approvals: nobody can have signed it."""
+    earlier = (row for row in entries if row.entry <= entry.entry)
+    asked = any(row.chained or row.decision.outcome == REQUESTED for row in earlier)
+    return not asked and "request" not in entry.decision.evidence
 
 
 def _void(problem: str) -> LineageError:

@@ -73,7 +73,9 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
     if (approval := state.approval) is not None:
         yield "Approval", escape(_approval(approval))
     champion = state.champion
-    yield "Champion", f"version {champion.decision.version}" if champion else "none yet"
+    unsigned = champion and "request" not in champion.decision.evidence
+    nobody = ", from before there were approvals: nobody signed for it" if unsigned else ""
+    yield "Champion", f"version {champion.decision.version}{nobody}" if champion else "none yet"
     if state.void:
         yield "", f"[bold red]void: {escape(state.void)}[/bold red]"
     if (drift := state.drift) is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
 from mlops_assets.refs import GateRef
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -66,20 +66,27 @@ def read_gate(store: ArtifactStore, ref: GateRef) -> Gate:
     Raises LineageError when a byte of it was changed, when it does not add up to its verdict,
     or when it is of another candidate, report or champion than the ref says.
     """
-    path = store.path(ref.artifact) / GATE
-    try:
-        gate = TypeAdapter(Gate).validate_python(json.loads(path.read_bytes()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise _unusable(ref, "cannot be read") from error
-    if gate.verdict != overall(gate.criteria):
-        raise _unusable(ref, "does not add up to its verdict")
+    gate = load_gate(store, ref.artifact)
     said = (ref.verdict, ref.bundle.digest, ref.report.digest, ref.champion)
     if said != (gate.verdict, gate.candidate, gate.report, gate.champion):
-        raise _unusable(ref, "is not the one that its reference describes")
+        raise _unusable(ref.artifact, "is not the one that its reference describes")
     return gate
 
 
-def _unusable(ref: GateRef, why: str) -> LineageError:
+def load_gate(store: ArtifactStore, artifact: Artifact) -> Gate:
+    """The gate in an artifact. Raises LineageError when a byte of it was changed, or when it does
+    not add up to its verdict."""
+    path = store.path(artifact) / GATE
+    try:
+        gate = TypeAdapter(Gate).validate_python(json.loads(path.read_bytes()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise _unusable(artifact, "cannot be read") from error
+    if gate.verdict != overall(gate.criteria):
+        raise _unusable(artifact, "does not add up to its verdict")
+    return gate
+
+
+def _unusable(artifact: Artifact, why: str) -> LineageError:
     return LineageError(
-        f"The gate's result {ref.artifact.key[:12]} {why}.", "Materialise `gate_verdict` again."
+        f"The gate's result {artifact.key[:12]} {why}.", "Materialise `gate_verdict` again."
     )

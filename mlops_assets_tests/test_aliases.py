@@ -3,6 +3,8 @@
 On a real MLflow with SQLite.
 """
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.promotion import approval, registry
+from mlops_assets.promotion.audit import audit
 from mlops_assets.promotion.request import open_request
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.submission import Submission
@@ -97,3 +100,15 @@ def test_a_home_without_a_registry_has_no_aliases(home: Home) -> None:
     promote(home, make_submission(home), 1)
     assert registry.reconcile(home, NAME) == {}
     assert not home.mlflow_database.exists()
+
+
+def test_a_champion_whose_row_was_cut_off_is_found(tracked_home: Home) -> None:
+    home, first = tracked_home, make_submission(tracked_home, "a")
+    register(home, first)
+    ask(home, first, 1)
+    promote(home, first, 1)
+    registry.reconcile(home, NAME, NOON)
+    with closing(sqlite3.connect(home.root / "ledger.db")) as ledger, ledger:
+        ledger.execute("DELETE FROM decisions WHERE outcome = 'promoted'")
+    found = audit(home).problems
+    assert found == (f"the alias champion of {NAME} names version 1, which no row promotes",)

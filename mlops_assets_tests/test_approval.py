@@ -1,5 +1,6 @@
 """From a request to a champion: what an approval takes."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -104,6 +105,14 @@ def test_a_version_that_nobody_asked_about(home: Home) -> None:
     ada = enlist(home, "ada")
     with pytest.raises(LineageError, match="No approval was requested for version 7"):
         approve(home, 7, "ada", "fine", ada.key, now=LATER)
+
+
+def test_nobody_guesses_which_model_is_meant(home: Home) -> None:
+    asked, ada = request(home).request.entry.decision, enlist(home, "ada")
+    home.ledger.append(replace(asked, key="another", model="another"), NOON)
+    with pytest.raises(LineageError, match="version 1 of another, support-tickets"):
+        approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    assert approve(home, 1, "ada", "fine", ada.key, model=MODEL, now=LATER).promoted
 
 
 def test_an_approver_who_is_removed_before_the_last_approval(home: Home) -> None:

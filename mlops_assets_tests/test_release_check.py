@@ -1,5 +1,7 @@
 """One changed byte, on disk or on the ledger, and nothing of it is approved any more."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,13 @@ import sqlalchemy as sa
 from mlops_assets.approvers import approvers_file
 from mlops_assets.artifacts import Artifact, LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import Decision, LedgerEntry
+from mlops_assets.ledger import REJECTED, Decision, LedgerEntry
 from mlops_assets.promotion import registry
-from mlops_assets.promotion.approval import approve
+from mlops_assets.promotion.approval import approve, reject
 from mlops_assets.promotion.audit import audit
 from mlops_assets.release_check import find_void, verify_release
-from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, request
+from mlops_assets.verdicts import FAIL
+from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +171,59 @@ def test_a_promotion_from_before_there_were_approvals_has_its_bytes_verified(hom
     champion = home.ledger.champion(MODEL)
     assert champion is not None
     assert verify_release(home, champion) == ()
-    assert audit(home).problems == ()
+    assert (audit(home).problems, audit(home).unsigned) == ((), (champion.entry,))
     flip(place(home, bundle.adapter, "adapter_model.safetensors"))
     assert "safetensors" in str(find_void(home, champion))
+
+
+def test_taking_the_hashes_away_does_not_make_a_ledger_old(home: Home) -> None:
+    request(home)
+    home.ledger.append(Decision("key", "promoted", "trust me", MODEL, 1, make_bundle(home), {}, 0))
+    for outcome in ("requested", "promoted"):
+        tamper(home, "hash = NULL, previous = NULL", outcome)
+    champion = home.ledger.champion(MODEL)
+    assert champion is not None
+    assert "nobody was asked about" in str(find_void(home, champion))
+    assert "has lost it" in audit(home).problems[0]
+
+
+@pytest.mark.parametrize(("what", "file"), [("gate", "gate.json"), ("report", "report.html")])
+def test_nobody_approves_on_evidence_that_was_changed(home: Home, what: str, file: str) -> None:
+    asked, ada = request(home), enlist(home, "ada")
+    flip(place(home, getattr(asked.request, what), file))
+    with pytest.raises(LineageError, match=rf"is void: .*{file}"):
+        approve(home, 1, "ada", "fine", ada.key, now=NOON)
+    assert home.ledger.entries() == [asked.request.entry]
+    assert reject(home, 1, "ada", "who changed this?", ada.key, now=NOON).standing.state == REJECTED
+
+
+def another_bundle(home: Home, asked: Decision) -> Decision:
+    return replace(asked, bundle=make_bundle(home, "b"))
+
+
+def a_gate_that_failed(home: Home, asked: Decision) -> Decision:
+    gate = make_gate(home, asked.bundle, verdict=FAIL).artifact
+    named = {"kind": gate.kind, "key": gate.key, "digest": gate.digest}
+    return replace(asked, evidence={**asked.evidence, "gate": named})
+
+
+def other_criteria(home: Home, asked: Decision) -> Decision:
+    return replace(asked, evidence={**asked.evidence, "criteria": []})
+
+
+@pytest.mark.parametrize(
+    ("forge", "why"),
+    [
+        (another_bundle, "did not pass it"),
+        (a_gate_that_failed, "did not pass it"),
+        (other_criteria, "shows other criteria"),
+    ],
+)
+def test_a_request_that_was_written_past_the_gate_is_not_approved(
+    home: Home, forge: Callable[[Home, Decision], Decision], why: str
+) -> None:
+    ada, asked = enlist(home, "ada"), request(home).request.entry.decision
+    home.ledger.append(replace(forge(home, asked), key="forged"), NOON)
+    with pytest.raises(LineageError, match=why):
+        approve(home, 1, "ada", "fine", ada.key, now=NOON)
+    assert home.ledger.champion(MODEL) is None

@@ -31,6 +31,7 @@ from mlops_assets.approval_standing import link_of, pending, standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.ledger import REJECTED
 from mlops_assets.promotion import approval_page
 from mlops_assets.promotion.approval import Answer, approve, reject
 from mlops_assets.promotion.approval_form import NOTHING, Refused, read_form, require_own_page
@@ -38,7 +39,7 @@ from mlops_assets.promotion.approval_link import REMEDY, Grant, open_token
 from mlops_assets.promotion.approval_page import SHORTEST_REASON
 from mlops_assets.promotion.page_address import LOOPBACK, note_address, public_url
 from mlops_assets.promotion.page_key import page_key
-from mlops_assets.promotion.request_view import RequestView, report_artifact, view_request
+from mlops_assets.promotion.request_view import RequestView, view_request
 from mlops_assets.signing import public_key
 from mlops_assets.statements import APPROVE, MAX_REASON, REJECT
 
@@ -134,7 +135,7 @@ class Page:
         return view_request(self.home.store, entries, found, now)
 
     def _report(self, wanted: str) -> str:
-        directory = self.home.store.path(report_artifact(self._find(wanted)))
+        directory = self.home.store.path(self._find(wanted).report)
         return (directory / "report.html").read_text(encoding="utf-8")
 
     def _find(self, wanted: str) -> Request:
@@ -239,9 +240,11 @@ def _outcome(answer: Answer) -> tuple[str, str]:
     name = f"{said.model} version {said.version}"
     if answer.promoted is not None:
         return "Approved", f"{name} has all its approvals and is now the champion."
-    if answer.standing.missing and answer.standing.state == OPEN:
-        return "Approved", f"{name} has your approval and waits for {answer.standing.missing} more."
-    return "Rejected", f"{name} stays what it is: the request is closed."
+    if said.outcome == REJECTED:
+        return "Rejected", f"{name} stays what it is: the request is closed."
+    if answer.standing.state != OPEN:
+        return "Taken, but too late", f"{name} is not promoted: {answer.standing.reason}."
+    return "Approved", f"{name} has your approval and waits for {answer.standing.missing} more."
 
 
 @contextmanager

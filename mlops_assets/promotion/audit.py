@@ -15,10 +15,23 @@ from mlops_assets.approval_standing import find_invalid
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import GENESIS, PROMOTED, LedgerEntry
+from mlops_assets.ledger import (
+    APPROVED,
+    FAILED,
+    GENESIS,
+    INCONCLUSIVE,
+    PASSED,
+    PROMOTED,
+    REJECTED,
+    REQUESTED,
+    LedgerEntry,
+)
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.aliases import CHAMPION
-from mlops_assets.release_check import verify_approvals
+from mlops_assets.release_check import precedes_approvals, verify_approvals
+
+CHAINED = {PASSED, FAILED, INCONCLUSIVE, REQUESTED, APPROVED, REJECTED}
+"""Outcomes that no row had before there was a chain."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ class Audit:
     problems: tuple[str, ...]
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Rows by outcome."""
+    unsigned: tuple[int, ...] = ()
+    """Promotions from before there were approvals: nobody signed for these entries."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -40,6 +55,7 @@ class Audit:
             "head": self.head,
             "outcomes": dict(self.outcomes),
             "champions": dict(self.champions),
+            "unsigned": list(self.unsigned),
             "problems": list(self.problems),
         }
 
@@ -56,14 +72,15 @@ def audit(home: Home, expected: str | None = None) -> Audit:
         *_chain(entries),
         *_cut(entries, expected),
         *_replayed(home, entries),
-        *_aliases(home, champions),
+        *_aliases(home, dict.fromkeys(row.decision.model for row in entries) | champions),
     ]
     outcomes: dict[str, int] = {}
     for row in entries:
         outcomes[row.decision.outcome] = outcomes.get(row.decision.outcome, 0) + 1
     versions = {model: row.decision.version for model, row in champions.items()}
     head = (entries[-1].hash or entries[-1].computed) if entries else GENESIS
-    return Audit(len(entries), head, versions, tuple(problems), outcomes)
+    unsigned = tuple(row.entry for row in _promoted(entries) if precedes_approvals(entries, row))
+    return Audit(len(entries), head, versions, tuple(problems), outcomes, unsigned)
 
 
 def _promoted(entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
@@ -79,14 +96,15 @@ def _chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
             yield f"entry {row.entry} was changed after it was written"
         if row.chained and row.previous != previous:
             yield f"entry {row.entry} does not follow the row before it: a row is missing or new"
-        if begun and not row.chained:
-            yield f"entry {row.entry} was put in without its hash"
+        if not row.chained and (begun or row.decision.outcome in CHAINED):
+            yield f"entry {row.entry} was put in without its hash, or has lost it"
         begun = begun or row.chained
         previous = row.hash or row.computed
 
 
 def _cut(entries: Sequence[LedgerEntry], expected: str | None) -> Iterator[str]:
-    if expected is not None and all((row.hash or row.computed) != expected for row in entries):
+    known = {GENESIS, *(row.hash or row.computed for row in entries)}
+    if expected is not None and expected not in known:
         yield f"no row has the hash {expected[:SHORT]}: rows were cut off or changed since then"
 
 
@@ -107,7 +125,7 @@ def _replayed(home: Home, entries: Sequence[LedgerEntry]) -> Iterator[str]:
         champions[row.decision.model] = row.entry
 
 
-def _aliases(home: Home, champions: Mapping[str, LedgerEntry]) -> Iterator[str]:
+def _aliases(home: Home, champions: Mapping[str, LedgerEntry | None]) -> Iterator[str]:
     """Whether the registry says what the ledger says, where it can be looked into."""
     for model, row in champions.items():
         seen = registry.glance(home, model)
@@ -115,7 +133,10 @@ def _aliases(home: Home, champions: Mapping[str, LedgerEntry]) -> Iterator[str]:
             continue
         named = seen.aliases.get(CHAMPION)
         tags = seen.versions.get(named, {}) if named else {}
-        if tags.get("bundle_digest") != row.decision.bundle.digest:
+        if row is None:
+            found = f"the alias {CHAMPION} of {model} names version {named}, which no row promotes"
+            yield from [found] if named else []
+        elif tags.get("bundle_digest") != row.decision.bundle.digest:
             shown = f"version {named}" if named else "no version"
             yield (
                 f"the alias {CHAMPION} of {model} names {shown}, not version"

@@ -18,7 +18,7 @@ from mlops_assets.approval_requests import (
     Request,
     Standing,
 )
-from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, LineageError
+from mlops_assets.artifacts import SHORT, ArtifactStore, LineageError
 from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, LedgerEntry
 from mlops_assets.promotion.report_view import (
     Headline,
@@ -201,27 +201,18 @@ def _answers(entries: Sequence[LedgerEntry], request: Request) -> tuple[Answer, 
     )
 
 
-def report_artifact(request: Request) -> Artifact:
-    """The evaluation report that the request names."""
-    return _artifact(request.terms.report)
-
-
 def _evidence(
     store: ArtifactStore, request: Request
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
     """What gate and report say, or why they cannot be trusted."""
     try:
-        gate = json.loads((store.path(_artifact(request.terms.gate)) / GATE).read_bytes())
-        report = json.loads((store.path(report_artifact(request)) / "report.json").read_bytes())
+        gate = json.loads((store.path(request.gate) / GATE).read_bytes())
+        report = json.loads((store.path(request.report) / "report.json").read_bytes())
     except LineageError as error:
         return {}, {}, str(error)
     except (OSError, ValueError, KeyError) as error:
         return {}, {}, f"Gate or report cannot be read ({type(error).__name__})."
     return gate, report, ""
-
-
-def _artifact(named: Mapping[str, str]) -> Artifact:
-    return Artifact(named["kind"], named["key"], named["digest"])
 
 
 def _criteria(request: Request) -> tuple[Criterion, ...]:
