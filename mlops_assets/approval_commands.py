@@ -10,8 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mlops_assets.approval_requests import OPEN
 from mlops_assets.approvers import (
     EMAIL,
+    LONGEST_EMAIL,
+    MACHINE,
     NAME,
     Approver,
     Approvers,
@@ -39,7 +42,7 @@ Key = Annotated[
         " MLOPS_HOME/keys/NAME.pem."
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Name of the model; default: the one asked last.")]
+Model = Annotated[str | None, typer.Option(help="Name of the model, if several have this version.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")]
 
 
@@ -120,6 +123,8 @@ def _answer(
     if answer.promoted:
         aliases = ", ".join(f"{alias} {number}" for alias, number in sorted(answer.aliases.items()))
         typer.echo(f"{what} is the champion (ledger entry {answer.promoted.entry}); {aliases}.")
+    elif answer.standing.state != OPEN:
+        typer.echo(f"Its request is closed: {answer.standing.reason}.")
     elif missing := answer.standing.missing:
         more = "1 more approval is" if missing == 1 else f"{missing} more approvals are"
         until = stamp(answer.standing.request.terms.expires)
@@ -165,8 +170,18 @@ def new(
             "Choose another name, or take that entry off the list first.",
         )
     key_file(home, name)  # a name of ours, wherever the key goes
-    if email and not re.fullmatch(EMAIL, email):
+    if name == MACHINE:
+        raise LineageError(
+            f"{name} is the name of a machine's own key, which it makes itself.",
+            "Choose another name.",
+        )
+    if email and not (re.fullmatch(EMAIL, email) and len(email) <= LONGEST_EMAIL):
         raise LineageError(f"{email!r} is no e-mail address.", "Give it as NAME@HOST.")
+    if email and (owner := read_approvers(home).of_author(email)):
+        raise LineageError(
+            f"{email} stands on {approvers_file(home)} as that of {owner} already.",
+            "Give your own, or take that entry off the list first.",
+        )
     key = new_key(path)
     approver = Approver(name=name, public_key=public_key(key), email=email)
     typer.echo(f"Private key  {path} (mode 0600: keep it to yourself)")
@@ -221,10 +236,13 @@ def audit(
         typer.echo(f"Head       {found.head}")
         for model, version in found.champions.items():
             typer.echo(f"Champion   {model} version {version}")
+        for entry in found.unsigned:
+            typer.echo(f"Unsigned   entry {entry}: promoted before there were approvals")
         for problem in found.problems:
             typer.secho(f"Problem    {problem}", fg="red", err=True)
         if not found.problems:
-            typer.secho("The chain holds, and every promotion has its approvals.", fg="green")
+            which = "every other" if found.unsigned else "every"
+            typer.secho(f"The chain holds, and {which} promotion has its approvals.", fg="green")
     if found.problems:
         raise typer.Exit(1)
 

@@ -89,6 +89,8 @@ def why_refused(
         return None
     if any(approval.name == said.name for approval in found.approvals):
         return f"{said.name} has approved this request already"
+    if _is_machine(said.name, approvers) and any(each.automatic for each in found.approvals):
+        return "another machine's key has approved this request already, and they count once"
     names = {said.name, *(approval.name for approval in found.approvals)}
     if _author_alone(names, request, approvers):
         return (
@@ -128,9 +130,9 @@ def _count(
         elif flaw := _flaw(answer, request, approvers, taken) or _written_otherwise(row, answer):
             invalid.append(f"ledger entry {row.entry}: {flaw}")
         elif answer.statement.action == APPROVE:
-            said = answer.statement
-            approver = approvers.find(said.name)
-            machine = approver is not None and approver.automatic
+            said, machine = answer.statement, _is_machine(answer.statement.name, approvers)
+            if machine and any(each.automatic for each in found.values()):
+                continue  # machines count once, however many there are
             approval = Approval(said.name, said.reason, row.at, machine, answer.digest)
             found.setdefault(said.name, approval)
     if _author_alone(found.keys(), request, approvers):
@@ -176,8 +178,15 @@ def _flaw(
 
 
 def _author_alone(names: Iterable[str], request: Request, approvers: Approvers) -> bool:
+    """Whether nobody but the author has approved: a machine is not somebody else."""
     author = approvers.of_author(request.terms.author)
-    return request.required > 1 and author is not None and set(names) == {author}
+    people = {name for name in names if not _is_machine(name, approvers)}
+    return request.required > 1 and author is not None and people == {author}
+
+
+def _is_machine(name: str, approvers: Approvers) -> bool:
+    found = approvers.find(name)
+    return found is not None and found.automatic
 
 
 def _state(

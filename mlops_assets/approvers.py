@@ -15,6 +15,7 @@ believed any more, in what was approved earlier neither.
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,10 @@ from mlops_assets.signing import PUBLIC_BYTES, decode
 
 LIST = "MLOPS_APPROVERS"
 EMAIL = r"^[^@\s]+@[^@\s]+$"
+LONGEST_EMAIL = 254
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+MACHINE = "automatic"
+"""The name of the key with which a machine approves; no person's."""
 MAX_BYTES = 1024**2
 
 
@@ -59,7 +63,7 @@ class Approver(BaseModel):
     public_key: PublicKey = Field(description="Ed25519 public key, 32 bytes in base64.")
     email: str | None = Field(
         None,
-        max_length=254,
+        max_length=LONGEST_EMAIL,
         pattern=EMAIL,
         description="By it the author of a change is known, when it is that of their commits.",
     )
@@ -69,6 +73,12 @@ class Approver(BaseModel):
     automatic: bool = Field(
         False, description="A machine's key, not a person: see `automatic_for` in a profile."
     )
+
+    @model_validator(mode="after")
+    def _is_no_person(self) -> "Approver":
+        if self.name == MACHINE and not self.automatic:
+            raise ValueError(f"the name {MACHINE} is that of a machine's own key (automatic: true)")
+        return self
 
 
 class Approvers(BaseModel):
@@ -93,6 +103,9 @@ class Approvers(BaseModel):
                 if (folded := value if what == "public_key" else value.lower()) in seen:
                     raise ValueError(f"the {what} {value} stands on it twice")
                 seen.add(folded)
+        if self.link_key in {approver.public_key for approver in self.approvers}:
+            # Whoever holds it could decide in everybody's name.
+            raise ValueError("the link_key is the key of an approver")
         return self
 
     def find(self, name: str) -> Approver | None:
@@ -124,6 +137,7 @@ def read_approvers(home: Home) -> Approvers:
     path = approvers_file(home)
     try:
         with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
             content = stream.read(MAX_BYTES)
     except FileNotFoundError:
         if is_under_review(home):
@@ -135,6 +149,11 @@ def read_approvers(home: Home) -> Approvers:
         raise LineageError(
             f"The list of approvers {path} cannot be read ({error.strerror}).", f"Correct {LIST}."
         ) from error
+    if mode & stat.S_IWOTH:
+        raise LineageError(
+            f"The list of approvers {path} can be written by everybody.",
+            f"Look who stands on it, then: chmod o-w {path}",
+        )
     return _parse(content, path)
 
 
@@ -181,11 +200,15 @@ def add_approver(home: Home, approver: Approver) -> Path:
             Approvers.model_validate(grown.model_dump())
         except ValidationError as error:
             raise LineageError(
-                f"{approver.name} cannot be added to {path}: {error.errors()[0]['msg']}.",
+                f"{approver.name} cannot be added to {path}: {_why(error)}.",
                 "Choose another name or e-mail, or take the earlier entry off the list.",
             ) from error
         _write(path, grown)
     return path
+
+
+def _why(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def set_link_key(home: Home, public_key: str) -> None:
@@ -193,7 +216,14 @@ def set_link_key(home: Home, public_key: str) -> None:
     home.prepare()
     with _locked(home):
         known = read_approvers(home)
-        _write(approvers_file(home), known.model_copy(update={"link_key": public_key}))
+        try:
+            grown = Approvers(approvers=known.approvers, link_key=public_key)
+        except ValidationError as error:
+            raise LineageError(
+                f"The approval page cannot use this key: {_why(error)}.",
+                "Give the page a key of its own.",
+            ) from error
+        _write(approvers_file(home), grown)
 
 
 def _write(path: Path, approvers: Approvers) -> None:

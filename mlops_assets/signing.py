@@ -63,8 +63,8 @@ def load_key(path: Path | None, default: Path, variable: str = KEY) -> "Ed25519P
         return _parse(given.encode(), variable)
     path = path or (Path(given) if given else default)
     try:
-        mode = path.stat().st_mode
         with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
             pem = stream.read(MAX_KEY_BYTES + 1)
     except OSError as error:
         raise LineageError(
@@ -132,9 +132,13 @@ def signed_by(public: str, signature: str, message: bytes) -> bool:
 
 
 def decode(text: str, length: int) -> bytes | None:
-    """The bytes of strict base64, None unless there are ``length``."""
+    """The bytes of strict base64, None unless there are ``length``.
+
+    The last letter may hold bits that stand for nothing: only the one spelling that ``public_key``
+    and ``sign`` write is taken, or one key could be two.
+    """
     try:
         found = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, ValueError):
         return None
-    return found if len(found) == length else None
+    return found if len(found) == length and base64.b64encode(found).decode() == text else None

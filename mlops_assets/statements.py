@@ -8,6 +8,7 @@ made too early or too late, or signed by somebody else is refused, and the refus
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +26,10 @@ LIFETIME = timedelta(minutes=15)
 CLOCK_SKEW = timedelta(minutes=2)
 """How far an approver's clock may be ahead of ours."""
 MAX_REASON = 2_000
+UNSEEN = {"Cc", "Cs"}
+"""Unicode categories that no reason may hold, tabs and line breaks apart."""
+TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What changes the direction of the text that follows."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,18 @@ def find_mismatch(said: Statement, asked: Statement) -> str | None:
         return f"it is over another digest ({said.bundle[:SHORT]}, not {asked.bundle[:SHORT]})"
     if said.request != asked.request:
         return f"it answers another request ({said.request[:SHORT]}, not {asked.request[:SHORT]})"
-    if not said.reason.strip():
+    return find_unreadable(said.reason)
+
+
+def find_unreadable(reason: str) -> str | None:
+    """Why this is no reason that can be signed and shown; None if it is one."""
+    if not reason.strip():
         return "it gives no reason"
-    if len(said.reason) > MAX_REASON:
+    if len(reason) > MAX_REASON:
         return f"its reason has more than {MAX_REASON:,} characters"
+    letters = set(reason) - set("\t\r\n")
+    if any(letter in TURNING or category(letter) in UNSEEN for letter in letters):
+        return "its reason holds control characters, which show as something else or not at all"
     return None
 
 

@@ -12,13 +12,14 @@ import requests
 
 from mlops_assets.approval_requests import Standing, utc_now
 from mlops_assets.approvers import read_approvers
+from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, REQUESTED
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval_link import Grant, make_token
 from mlops_assets.promotion.page_key import page_key
-from mlops_assets.release_check import verify_release
-from mlops_assets.signing import public_key
+from mlops_assets.release_check import find_void, verify_release
+from mlops_assets.signing import new_key, public_key
 from mlops_assets_tests.approval_pages import RunningPage, ask, running_page, token_for
 from mlops_assets_tests.releases import enlist, stranger
 
@@ -249,3 +250,30 @@ def test_the_pages_key_is_private_and_believed(home: Home) -> None:
     (file,) = home.root.glob("*key*.pem")
     assert file.stat().st_mode & 0o777 == 0o600
     assert read_approvers(home).link_key == public_key(key) == public_key(page_key(home))
+
+
+def test_the_pages_key_is_not_replaced_without_a_word(
+    home: Home, page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the release that was approved by the former key's link would be void."""
+    enlist(home, "ada")
+    asked = ask(home)
+    assert page.decide(asked.request.id, token_for(home, asked, "ada")).status_code == 200
+    believed = read_approvers(home).link_key
+    monkeypatch.setenv("MLOPS_LINK_KEY", str(home.root / "other.pem"))
+    new_key(home.root / "other.pem")
+    with pytest.raises(LineageError, match="names another key"):
+        page_key(home)
+    assert read_approvers(home).link_key == believed
+    champion = home.ledger.champion()
+    assert champion is not None
+    assert find_void(home, champion) is None
+
+
+def test_the_page_does_not_sign_with_an_approvers_key(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlist(home, "ada")
+    monkeypatch.setenv("MLOPS_LINK_KEY", str(home.root / "keys/ada.pem"))
+    with pytest.raises(LineageError, match="the link_key is the key of an approver"):
+        page_key(home)

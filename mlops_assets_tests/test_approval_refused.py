@@ -121,6 +121,25 @@ def by_a_machine(home: Home, ada: Person) -> SignedStatement:
     return statement(home, enlist(home, "robot", automatic=True))
 
 
+def by_a_second_machine(home: Home, ada: Person) -> SignedStatement:
+    request(home, required_approvals=2, risk_class="low", automatic_for=["low"])
+    first, second = (enlist(home, name, automatic=True) for name in ("robot", "twin"))
+    approve(home, 1, "robot", "fine", first.key, now=LATER)
+    return statement(home, second)
+
+
+def by_the_author_beside_a_machine(home: Home, ada: Person) -> SignedStatement:
+    policy = {"required_approvals": 2, "risk_class": "low", "automatic_for": ["low"]}
+    request(home, author="ada@example.org", **policy)
+    robot = enlist(home, "robot", automatic=True)
+    approve(home, 1, "robot", "fine", robot.key, now=LATER)
+    return statement(home, ada)
+
+
+def reason(text: str) -> Callable[[Home, Person], SignedStatement]:
+    return lambda home, ada: statement(home, ada, reason=text)
+
+
 def by_an_unknown_page(home: Home, ada: Person) -> SignedStatement:
     return statement(home, ada, via="g" * 64)
 
@@ -168,6 +187,10 @@ REFUSED: list[tuple[Callable[[Home, Person], SignedStatement], str]] = [
     (by_the_author_alone, "somebody else has to approve first"),
     (not_for_this_model, "may not approve this model, only bob"),
     (by_a_machine, "needs a person"),
+    (by_a_second_machine, "they count once"),
+    (by_the_author_beside_a_machine, "somebody else has to approve first"),
+    (reason("clears the screen \x1b[2J"), "control characters"),
+    (reason("turns what follows \u202e"), "control characters"),
     (by_an_unknown_page, "no link_key"),
     (of_a_rejected_request, "bob rejected it"),
     (after_the_champion_changed, "champion changed meanwhile"),
@@ -188,3 +211,11 @@ def test_refused_with_the_reason(
     with pytest.raises(LineageError, match=f"refused: .*({why})"):
         record(home, answer, LATER)
     assert home.ledger.entries() == before
+
+
+def test_what_a_terminal_cannot_decode_is_no_reason(home: Home) -> None:
+    ada, asked = enlist(home, "ada"), request(home)
+    with pytest.raises(LineageError, match="control characters"):
+        approve(home, 1, "ada", "fine \udcff", ada.key, now=LATER)
+    assert home.ledger.entries() == [asked.request.entry]
+    assert approve(home, 1, "ada", "line one\r\nsmørrebrød 👍🏽", ada.key, now=LATER).promoted

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mlops_assets.approval_requests import utc_now
 from mlops_assets.approvers import Approvers, approvers_file, read_approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
@@ -113,6 +114,9 @@ ENTRY = f"approvers:\n- name: ada\n  public_key: {PUBLIC}\n"
         ("- ada", "valid dictionary"),
         ("approvers: [", "expected the node"),
         (ENTRY + "  role: owner\n", "Extra inputs"),
+        (ENTRY + ENTRY.partition("\n")[2].replace("ada", "bob").replace("A=", "B="), "32 bytes"),
+        (ENTRY + f"link_key: {PUBLIC}\n", "the link_key is the key of an approver"),
+        (ENTRY.replace("ada", "automatic"), "a machine's own key"),
         (ENTRY + "  name: bob\n", "the key 'name' stands twice"),
         (ENTRY.replace("ada", "Ada Lovelace"), "name"),
         (ENTRY.replace("AAA", "x"), "32 bytes"),
@@ -137,6 +141,13 @@ def test_the_example_in_the_docs_is_a_list_of_approvers(home: Home) -> None:
     assert found.of_author("Ada@example.com") == "ada"
     assert found.of_author("grace") == "grace"
     assert found.of_author("") is None
+
+
+def test_a_list_that_everybody_can_write_says_nothing(home: Home) -> None:
+    enlist(home, "ada")
+    approvers_file(home).chmod(0o666)
+    with pytest.raises(LineageError, match=r"can be written by everybody.*chmod o-w"):
+        read_approvers(home)
 
 
 def test_a_list_that_is_named_must_be_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,13 +196,15 @@ def test_a_list_under_review_is_not_written_to(
         (("keys", "new", "../ada"), "no name of an approver"),
         (("keys", "new", "bob", "--email", "bob"), "no e-mail address"),
         (("keys", "new", "ada"), "already"),
+        (("keys", "new", "bob", "--email", "Ada@example.org"), "as that of ada already"),
+        (("keys", "new", "automatic"), "machine's own key"),
         (("approve", "1", "--as", "bob", "--reason", "fine"), "mlops keys new bob"),
         (("approve", "9", "--as", "ada", "--reason", "fine"), "No approval was requested"),
     ],
 )
 def test_a_command_says_what_is_wrong(home: Home, words: tuple[str, ...], said: str) -> None:
     request(home)
-    enlist(home, "ada")
+    enlist(home, "ada", email="ada@example.org")
     code, printed = mlops(*words)
     assert code == 1
     assert said in printed
@@ -199,8 +212,6 @@ def test_a_command_says_what_is_wrong(home: Home, words: tuple[str, ...], said: 
 
 
 def test_approve_reject_and_audit_as_commands(home: Home, no_registry: None) -> None:
-    from mlops_assets.approval_requests import utc_now
-
     request(home, required_approvals=2, now=utc_now())
     for name in ("ada", "bob"):
         assert mlops("keys", "new", name)[0] == 0
@@ -214,6 +225,17 @@ def test_approve_reject_and_audit_as_commands(home: Home, no_registry: None) -> 
     assert (code, "already" in printed) == (1, True), printed
     code, printed = mlops("audit")
     assert (code, f"{MODEL} version 1" in printed) == (0, True), printed
+    assert "every promotion has its approvals" in printed
     head = json.loads(mlops("audit", "--json")[1])["head"]
     assert mlops("audit", "--head", head)[0] == 0
     assert mlops("audit", "--head", "f" * 64)[0] == 1
+
+
+def test_a_rejection_asks_for_no_more_approvals(home: Home, no_registry: None) -> None:
+    request(home, required_approvals=2, now=utc_now())
+    enlist(home, "ada")
+    code, printed = mlops("reject", "1", "--as", "ada", "--reason", "wrong tone")
+    assert code == 0, printed
+    assert "rejected by ada" in printed
+    assert "request is closed: ada rejected it" in printed
+    assert "needed" not in printed

@@ -29,7 +29,7 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, Decision, LedgerEntry
 from mlops_assets.promotion import registry
 from mlops_assets.release_check import verify_release
-from mlops_assets.statements import APPROVE, REJECT, SignedStatement, signed
+from mlops_assets.statements import APPROVE, REJECT, SignedStatement, find_unreadable, signed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -116,6 +116,8 @@ def _answer(
     found = latest_request(home.ledger.entries(), version, model)
     if request not in (None, found.id):
         raise _refusal(found, action, words[0], "another request has taken the place of this one")
+    if reason := find_unreadable(words[1]):
+        raise _refusal(found, action, words[0], reason)
     statement = found.statement(action, *words, now, via)
     return record(home, signed(statement, key), now)
 

@@ -8,14 +8,12 @@ import logging
 from datetime import datetime
 
 from mlops_assets.approval_requests import OPEN, Standing
-from mlops_assets.approvers import Approver, add_approver, is_under_review, read_approvers
+from mlops_assets.approvers import MACHINE, Approver, add_approver, is_under_review, read_approvers
 from mlops_assets.home import Home
 from mlops_assets.promotion.approval import Answer, approve
 from mlops_assets.signing import load_key, new_key, public_key
 
 logger = logging.getLogger(__name__)
-
-NAME = "automatic"
 
 
 def approve_automatically(home: Home, found: Standing, now: datetime) -> Answer | None:
@@ -28,15 +26,15 @@ def approve_automatically(home: Home, found: Standing, now: datetime) -> Answer 
         return None
     if any(approval.automatic for approval in found.approvals):
         return None
-    path = home.root / "keys" / f"{NAME}.pem"
+    path = home.root / "keys" / f"{MACHINE}.pem"
     key = load_key(path, path) if path.exists() else new_key(path)
     if not is_under_review(home):
-        add_approver(home, Approver(name=NAME, public_key=public_key(key), automatic=True))
-    elif read_approvers(home).find(NAME) is None:
-        logger.warning("%s is not on the list of approvers: a person has to approve", NAME)
+        add_approver(home, Approver(name=MACHINE, public_key=public_key(key), automatic=True))
+    elif read_approvers(home).find(MACHINE) is None:
+        logger.warning("%s is not on the list of approvers: a person has to approve", MACHINE)
         return None
     asked = request.entry.decision
     reason = f"risk class {request.terms.policy.risk_class} is approved automatically here"
     return approve(
-        home, asked.version, NAME, reason, key, model=asked.model, request=request.id, now=now
+        home, asked.version, MACHINE, reason, key, model=asked.model, request=request.id, now=now
     )

@@ -2,8 +2,9 @@
 
 It is a file of the home that only its owner may read, or the PEM (or its path) in
 ``MLOPS_LINK_KEY``. Decisions by link count only while the list of approvers names its public
-half as ``link_key``. A home's own list is told of it here; one under review is changed by
-people, and until then no personal link is sent.
+half as ``link_key``. A home's own list is told of the first one here. One under review is
+changed by people, and nobody but people replaces a key: what was decided by links of the other
+would be void. Until then no personal link is sent.
 """
 
 import fcntl
@@ -34,13 +35,16 @@ def page_key(home: Home) -> "Ed25519PrivateKey":
             new_key(path)
         key = load_key(None, path, VARIABLE)
         public = public_key(key)
-        if read_approvers(home).link_key == public:
+        believed = read_approvers(home).link_key
+        if believed == public:
             return key
-        if is_under_review(home):
+        if believed or is_under_review(home):
+            replaced = " instead; what was decided by links of the other key is void then"
             raise LineageError(
-                "Decisions by link do not count: the list of approvers does not name this"
-                " page's key.",
-                f"Add this line to {approvers_file(home)}: link_key: {public}",
+                f"Decisions by link do not count: the list of approvers names"
+                f" {'another key' if believed else 'no key'} for this page.",
+                f"Put this line into {approvers_file(home)}{replaced if believed else ''}:"
+                f" link_key: {public}",
             )
         set_link_key(home, public)
     return key
