@@ -231,6 +231,20 @@ def test_the_latency_beside_the_champion(ours: Any, theirs: Any, expected: str) 
     assert criteria(make_evidence(report, records))["latency/ratio"].verdict == expected
 
 
+@pytest.mark.parametrize("applies", [False, None])
+def test_a_floor_is_not_met_by_a_suite_that_was_not_run(applies: bool | None) -> None:
+    """Whoever sets a floor for safety has no verdict without a safety suite."""
+    report, records = make_case(suites={"cases": ("golden", {"tuned": [1.0] * 50})})
+    if applies is False:
+        report["suites"]["refusals"] = {"kind": "safety", "applies": False, "reason": "free text"}
+    found = criteria(make_evidence(report, records), minimum_safety=0.9, minimum_golden=0.9)
+    assert found["floor/safety"].verdict == INCONCLUSIVE
+    assert "minimum_safety to 0" in found["floor/safety"].detail
+    assert found["suite/cases/floor"].verdict == PASS
+    assert "floor/golden" not in found
+    assert overall(found.values()) == INCONCLUSIVE
+
+
 def test_free_text_is_neither_json_nor_has_it_a_commonest_answer() -> None:
     report, records = make_case()
     report["answers"] = "text"

@@ -131,9 +131,43 @@ def test_the_bootstrap_agrees_with_the_exact_tests_on_many_items() -> None:
     ours, theirs = outcomes(70, 45, 885)
     exact = compare(ours, theirs, DRAWS, SEED)
     drawn = Difference(1000, ours.mean(), theirs.mean(), False, 70, 45, 0.0,
-                       bootstrap_means(ours - theirs, 20_000, SEED))  # fmt: skip
+                       bootstrap_means(ours - theirs, 20_000, SEED), ours - theirs)  # fmt: skip
     assert drawn.p_better() == pytest.approx(exact.p_better(), abs=0.01)
     assert drawn.p_not_inferior(0.0) == pytest.approx(exact.p_not_inferior(0.0), abs=0.01)
+
+
+def few_apart(won: int, lost: int, items: int) -> Difference:
+    """Scores that are neither 0 nor 1, and the same but on a few items."""
+    theirs = np.full(items, 0.05)
+    theirs[won : won + lost] = 0.95
+    ours = np.full(items, 0.05)
+    ours[:won] = 0.95
+    return compare(ours, theirs, DRAWS, SEED)
+
+
+@pytest.mark.parametrize(("won", "p"), [(0, 1.0), (3, 1 / 8), (4, 1 / 16), (7, 1 / 128)])
+def test_a_few_wins_by_other_scores_show_no_more_than_a_coin_would(won: int, p: float) -> None:
+    """The bootstrap alone calls three wins of a hundred significant: it cannot draw a loss."""
+    assert few_apart(won, 0, 100).p_better() == pytest.approx(max(p, 1 / DRAWS), rel=0.2)
+
+
+@pytest.mark.parametrize(("items", "ruled_out"), [(20, False), (100, False), (400, True)])
+def test_items_without_a_loss_rule_out_no_loss_if_they_are_few(items: int, ruled_out: bool) -> None:
+    """The rule of three: a loss of 2 points needs 150 items of which none is lost."""
+    assert (few_apart(0, 0, items).p_not_inferior(0.02) < 0.05) is ruled_out
+
+
+def test_other_scores_show_what_is_not_there_in_at_most_alpha_of_all_comparisons() -> None:
+    """Five of fifty items differ, by anything; the bootstrap alone is taken in by 8%."""
+    dice = np.random.default_rng(1)
+    better = 0
+    for _ in range(600):
+        ours, theirs = np.zeros((2, 50))
+        at = dice.choice(50, 5, replace=False)
+        size, up = dice.uniform(0.1, 1, 5), dice.random(5) < 0.5
+        ours[at], theirs[at] = np.where(up, size, 0), np.where(up, 0, size)
+        better += compare(ours, theirs, 1000, SEED).p_better() < 0.05
+    assert better / 600 <= 0.05 + 0.01
 
 
 @pytest.mark.parametrize(

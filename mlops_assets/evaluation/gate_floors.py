@@ -5,6 +5,7 @@ They ask nothing of the champion's scores. A number that is missing or not finit
 
 import math
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from mlops_assets.checks import CheckResult
@@ -66,7 +67,9 @@ def judge_floors(evidence: Evidence, spec: GateSpec) -> Iterator[Criterion]:
     elif spec.minimum_valid_json:
         why = "the answers are free text: set gate_verdict's minimum_valid_json to 0"
         yield undecided("floor/valid_json", why)
-    yield from (_suite_floor(suite, spec) for suite in suites_of(evidence))
+    suites = suites_of(evidence)
+    yield from (_suite_floor(suite, spec) for suite in suites)
+    yield from _floors_not_asked({suite.kind for suite in suites}, spec)
 
 
 def judge_ceilings(evidence: Evidence, spec: GateSpec) -> Iterator[Criterion]:
@@ -139,6 +142,18 @@ def _suite_floor(suite: Suite, spec: GateSpec) -> Criterion:
         return undecided(name, why, items=suite.items, required_items=least)
     required = float(getattr(spec, FLOOR_OF_KIND[suite.kind]))
     return _at_least(name, suite, suite.leading, required)
+
+
+def _floors_not_asked(kinds: AbstractSet[str], spec: GateSpec) -> Iterator[Criterion]:
+    """A floor that is set and that no suite was asked for: nothing is known of it.
+
+    A judge without a vote is another matter: `judge_silence` tells of it.
+    """
+    for kind, setting in FLOOR_OF_KIND.items():
+        required = float(getattr(spec, setting))
+        if required and kind not in kinds and kind != JUDGE:
+            why = f"no suite of kind {kind} was run: add one, or set gate_verdict's {setting} to 0"
+            yield undecided(f"floor/{kind}", why, required=required)
 
 
 def _at_most(name: str, measured: float | None, most: float, unit: str) -> Criterion:
