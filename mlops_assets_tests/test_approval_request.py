@@ -20,6 +20,7 @@ from mlops_assets.promotion.automatic import approve_automatically
 from mlops_assets.promotion.request import open_request
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.refs import GateRef, RegisteredModelRef
+from mlops_assets.release_check import verify_approvals
 from mlops_assets.resources import RESOURCES
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
@@ -130,6 +131,23 @@ def test_the_key_of_this_machine_approves_where_the_profile_lets_it(home: Home) 
     (machine,) = read_approvers(home).approvers
     assert (machine.name, machine.automatic) == ("automatic", True)
     assert (home.root / "keys/automatic.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_machine_that_lost_its_key_goes_on_with_another(home: Home) -> None:
+    """As in a CI service, which keeps the home from run to run, but no private key."""
+    for version, seed in ((1, "a"), (2, "b")):
+        answer = approve_automatically(home, request(home, version, seed, **LOW), NOON)
+        assert answer is not None
+        assert answer.promoted
+        (home.root / "keys/automatic.pem").unlink()
+    known = read_approvers(home)
+    signed = [
+        verify_approvals(rows, row, known) for rows in [home.ledger.entries()] for row in rows
+    ]
+    assert [len(names) for names in signed] == [0, 0, 1, 0, 0, 1]
+    first, other = known.approvers
+    assert (first.name, other.name[:10], other.automatic) == ("automatic", "automatic-", True)
+    assert first.public_key != other.public_key
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
+from mlops_assets.home import Home
 from mlops_assets.jobs import JOBS
 from mlops_assets.profiles import PROJECT, find_profile
+from mlops_assets.promotion.page_key import page_key
+from mlops_assets.signing import new_key
 
 FILE = PROJECT / ".github" / "workflows" / "gate.yml"
 TOOLS = {"cat", "echo", "gh", "rm"}  # of the service's machines
 # GitHub's word `on` is a boolean in YAML 1.1.
 WORKFLOW: dict[Any, Any] = yaml.safe_load(FILE.read_text("utf-8"))
-STEPS: list[dict[str, Any]] = WORKFLOW["jobs"]["gate"]["steps"]
+STEPS: list[dict[str, Any]] = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 
 
 def commands() -> Iterator[list[str]]:
@@ -29,19 +32,42 @@ def test_it_runs_on_pull_requests_and_has_the_least_rights() -> None:
     assert "pull_request" in WORKFLOW[True]
     assert "pull_request_target" not in WORKFLOW[True]  # would give a fork's code our rights
     assert WORKFLOW["permissions"] == {"contents": "read"}
-    job = WORKFLOW["jobs"]["gate"]
-    assert job["permissions"] == {"contents": "read", "pull-requests": "write"}
-    assert job["timeout-minutes"] <= 60
+    assert "permissions" not in WORKFLOW["jobs"]["gate"]
+    assert WORKFLOW["jobs"]["comment"]["permissions"] == {"pull-requests": "write"}
+    assert all(job["timeout-minutes"] <= 60 for job in WORKFLOW["jobs"].values())
     assert "secrets." not in FILE.read_text("utf-8")
 
 
 def test_actions_are_pinned_and_leave_no_token_behind() -> None:
     used = [step["uses"] for step in STEPS if "uses" in step]
-    assert len(used) == 4
+    assert len(used) == 5
     for action in used:
         assert re.fullmatch(r"actions/[\w-]+@(v\d+|[0-9a-f]{40})", action), action
     checkout = next(step for step in STEPS if str(step.get("uses")).startswith("actions/checkout"))
     assert checkout["with"]["persist-credentials"] is False
+
+
+def test_what_can_write_runs_nothing_of_the_pull_request() -> None:
+    steps = WORKFLOW["jobs"]["comment"]["steps"]
+    assert [step.get("uses", step.get("run", "")).split()[0].split("@")[0] for step in steps] == [
+        "actions/download-artifact",
+        "gh",
+    ]
+
+
+def test_no_private_key_is_left_where_pull_requests_read(home: Home) -> None:
+    """A fork's workflow may read what the main branch cached."""
+    page_key(home)
+    new_key(home.root / "keys" / "automatic.pem")
+    cache = next(step for step in STEPS if str(step.get("uses")).startswith("actions/cache"))
+    cached, *kept_back = cache["with"]["path"].split()
+    assert cached == ".mlops/*"  # of a directory that matches, everything is taken
+    entries = set(home.root.iterdir())
+    for pattern in kept_back:
+        entries -= set(home.root.glob(pattern.removeprefix("!.mlops/")))
+    assert len(list(home.root.rglob("*.pem"))) == 2
+    assert not [file for entry in entries for file in (entry, *entry.rglob("*"))
+                if file.suffix == ".pem"]  # fmt: skip
 
 
 def test_no_expression_stands_in_a_command() -> None:
@@ -71,4 +97,4 @@ def test_it_judges_and_reads_the_result_where_it_lies() -> None:
     upload = next(step for step in STEPS if str(step.get("uses")).startswith("actions/upload"))
     assert ".mlops/gate/junit.xml" in upload["with"]["path"]
     (comment,) = [words for words in commands() if words[0] == "gh"]
-    assert comment[-1] == "$MLOPS_HOME/gate/summary.md"
+    assert comment[-1] == "summary.md"
