@@ -3,16 +3,18 @@
 A prompt is rendered when a model is trained, never when a request arrives: no text of a customer
 is ever a template, and what was approved is the very text that is served. Files come from whoever
 opens a pull request, so they are rendered in jinja2's sandbox, which here knows no function, no
-arithmetic and six filters: what it prints is bounded by what the file holds.
+arithmetic and six filters. Nothing in it can grow beyond ``LARGEST``, and loops stand at most two
+deep: a small file is rendered at once, whatever it says.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,6 +30,8 @@ NAME = "^[a-z0-9][a-z0-9_-]{0,63}$"
 NONE = "none"
 FILE, SYSTEM = "prompt.yaml", "system.txt"
 LARGEST = 65_536  # bytes of a file, characters of what it renders to
+DEEPEST = 2  # loops in one another
+BUFFERS = (nodes.AssignBlock, nodes.Concat, nodes.FilterBlock)  # grow before anybody can look
 FILTERS = ("items", "join", "length", "lower", "title", "upper")
 GIVEN = "labels"
 """The variable that the data fills: the labels that each field of the answer may have."""
@@ -64,6 +68,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"arithmetic ({operator}) is not allowed")
 
 
+def _join(values: Iterable[object], separator: str = "") -> str:
+    texts = list(map(str, values))
+    if sum(map(len, texts)) + len(separator) * len(texts) > LARGEST:
+        raise SecurityError(f"join makes more than {LARGEST:,} characters")
+    return separator.join(texts)
+
+
 def read_prompt(name: str) -> Prompt:
     """The prompt file of this name. Raises LineageError when it is missing or not valid."""
     prompt, _ = _read(name)
@@ -76,12 +87,16 @@ def render_prompt(prompt: Prompt, labels: Mapping[str, Sequence[str]]) -> str:
         undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in FILTERS}
+    environment.filters = {name: environment.filters[name] for name in FILTERS} | {"join": _join}
     values = {GIVEN: {field: list(known) for field, known in labels.items()}}
     try:
-        used = find_undeclared_variables(environment.parse(prompt.system))
-        _check_variables(prompt, used)
-        text = environment.from_string(prompt.system).render({**prompt.variables, **values})
+        tree = environment.parse(prompt.system)
+        _check_growth(tree)
+        _check_variables(prompt, find_undeclared_variables(tree))
+        parts = environment.from_string(prompt.system).generate({**prompt.variables, **values})
+        text = ""
+        while len(text) <= LARGEST and (part := next(parts, None)) is not None:
+            text += part
     except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as error:
         raise LineageError(
             f"The prompt {prompt.name!r} cannot be rendered: {error}.",
@@ -89,8 +104,8 @@ def render_prompt(prompt: Prompt, labels: Mapping[str, Sequence[str]]) -> str:
         ) from error
     if len(text) > LARGEST:
         raise LineageError(
-            f"The prompt {prompt.name!r} renders to {len(text):,} characters.",
-            f"Shorten it to {LARGEST:,}.",
+            f"The prompt {prompt.name!r} renders to more than {LARGEST:,} characters.",
+            "Shorten it.",
         )
     return text.strip()
 
@@ -162,6 +177,18 @@ def _read(name: str) -> tuple[Prompt, bytes]:
             f"The prompt {path} calls itself {prompt.name!r}.", "Give it the file's name."
         )
     return prompt, content
+
+
+def _check_growth(tree: nodes.Template) -> None:
+    if next(tree.find_all(BUFFERS), None):
+        raise SecurityError("`~`, and blocks that set or filter a text, are not allowed")
+    if _loops(tree) > DEEPEST:
+        raise SecurityError(f"loops stand more than {DEEPEST} deep")
+
+
+def _loops(node: nodes.Node) -> int:
+    inner = max(map(_loops, node.iter_child_nodes()), default=0)
+    return inner + isinstance(node, nodes.For)
 
 
 def _check_variables(prompt: Prompt, used: set[str]) -> None:

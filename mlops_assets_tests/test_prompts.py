@@ -94,6 +94,12 @@ def test_only_the_file_and_the_data_are_rendered(write: Any) -> None:
         "{% import 'os' as os %}",
         "{% macro twice() %}x{% endmacro %}{{ twice() }}",
         "{{ lipsum() }}",
+        "{% for a in company %}{% for b in company %}{% for c in company %}x"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "{% set x = company ~ company %}" + "{% set x = x ~ x %}" * 60,
+        "{{ company" + " | join(company)" * 60 + " }}",
+        "{% set x %}x{% endset %}",
+        "{% filter upper %}x{% endfilter %}",
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(write: Any, system: str) -> None:
@@ -146,7 +152,7 @@ def test_a_prompt_that_renders_to_too_much_is_refused() -> None:
         docs="Long.",
         system="{% for value in labels.queue %}{{ value }}{% endfor %}",
     )
-    with pytest.raises(LineageError, match="renders to 100,000 characters"):
+    with pytest.raises(LineageError, match="renders to more than 65,536 characters"):
         render_prompt(prompt, {"queue": [name] * 100})
 
 
