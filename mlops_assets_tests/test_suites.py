@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.parquet import ParquetFile
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation import suite_scores
-from mlops_assets.evaluation.records import Answer, read_records, write_records
+from mlops_assets.evaluation import records, suite_scores
+from mlops_assets.evaluation.records import Answer, Record, read_records, write_records
 from mlops_assets.evaluation.suites import Suite, eval_set_version, read_suites
 from mlops_assets.refs import Row, write_jsonl
 
@@ -104,6 +105,7 @@ BAD_SUITES = {
     "no schema": ({"metrics": ["json_schema"]}, "needs an answer_schema"),
     "bad schema": ({"answer_schema": {"type": "thing"}}, "no JSON Schema"),
     "remote schema": ({"answer_schema": {"$ref": "http://x.example/s"}}, "into the schema itself"),
+    "a schema that points at nothing": ({"answer_schema": {"$ref": "#/$defs/x"}}, "at nothing"),
     "missing items": ({"items": "absent.jsonl"}, r"are missing.*dvc repro"),
 }
 
@@ -180,7 +182,37 @@ def test_links_are_refused(tmp_path: Path) -> None:
         read(folder)
 
 
+def test_turns_are_as_the_openai_format_has_them(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    told = {"role": "tool", "tool_call_id": "c1", "content": "nothing"}
+    [suite] = read(write_suite(tmp_path / "s", ITEM | {"messages": [said, told]}))
+    assert suite.rows[0].prompt == ({**said, "content": ""}, told)
+
+
+def test_a_schema_may_point_into_itself(tmp_path: Path) -> None:
+    schema = {"$ref": "#/$defs/answer", "$defs": {"answer": {"$anchor": "a", "type": "object"}}}
+    for target in ("#/$defs/answer", "#a"):
+        schema["$ref"] = target
+        [suite] = read(write_suite(tmp_path / "s", ITEM, answer_schema=schema))
+        assert suite.items[0].answer_schema == schema
+
+
 # --- scores ----------------------------------------------------------------------------------
+
+
+def test_many_records_are_written_and_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "AT_ONCE", 3)
+    many = [Record("test", f"t-{n}", "h", "tuned", "x", scores={"m": n}) for n in range(7)]
+    write_records(tmp_path / "records.parquet", iter(many))
+    assert ParquetFile(tmp_path / "records.parquet").num_row_groups == 3
+    assert read_records(tmp_path / "records.parquet") == many
+    assert read_records(tmp_path / "records.parquet", "tuned") == many
+    assert read_records(tmp_path / "records.parquet", "base") == []
+    write_records(tmp_path / "records.parquet", [])
+    assert read_records(tmp_path / "records.parquet") == []
 
 
 def test_records_and_means(tmp_path: Path) -> None:
@@ -188,11 +220,11 @@ def test_records_and_means(tmp_path: Path) -> None:
     [suite] = read(write_suite(tmp_path / "suites", *items))
     right, wrong = Answer('{"queue": "a"}', True, 5), Answer("", False, 0)
     answers = {"base": [wrong] * 4, "tuned": [right, right, right, wrong]}
-    records = suite_scores.score_suite(suite, answers)
-    write_records(tmp_path / "records.parquet", records)
-    assert read_records(tmp_path / "records.parquet") == records
-    assert list(records[0].scores) == ["exact_match", "valid_json"]  # the leading one first
-    told = suite_scores.summarise_suites([suite], records, {})["mine"]
+    found = suite_scores.score_suite(suite, answers)
+    write_records(tmp_path / "records.parquet", found)
+    assert read_records(tmp_path / "records.parquet") == found
+    assert list(found[0].scores) == ["exact_match", "valid_json"]  # the leading one first
+    told = suite_scores.summarise_suites([suite], found, {})["mine"]
     assert told["items"] == 4
     assert told["metrics"]["exact_match"] == {"base": 0.0, "tuned": 0.75, "champion": None}
     assert told["slices"]["half"]["b"]["metrics"]["exact_match"]["tuned"] == 0.5

@@ -126,7 +126,7 @@ def _download(client: Any, run: str, named: Named, scratch: Path) -> Path:
 
 def _read(path: Path, label: str) -> tuple[Record, ...]:
     try:
-        found = tuple(record for record in read_records(path) if record.system == MEASURED)
+        found = tuple(read_records(path, MEASURED))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LineageError(
             f"The report of {label} has no {RECORDS} that can be read ({type(error).__name__}).",

@@ -7,6 +7,7 @@ better and what got worse, and two runs can be compared item by item.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from mlops_assets.artifacts import digest_json
 from mlops_assets.refs import Row
 
 RECORDS = "records.parquet"
+AT_ONCE = 20_000  # records; their plain form takes several times their own memory
 TEST = "test"
 """The name under which the test split stands beside the suites."""
 
@@ -89,16 +91,23 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [_flat(record) for record in records]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), path, compression="zstd")
+    schema, left = _schema(), iter(records)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while rows := [_flat(record) for record in islice(left, AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records in their order. Raises OSError or ValueError when the file is no such thing."""
+def read_records(path: Path, system: str | None = None) -> list[Record]:
+    """The records, or those of one ``system``, in their order.
+
+    Raises OSError or ValueError when the file is no such thing.
+    """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, schema=_schema())
-    return [_deep(row) for row in table.to_pylist()]
+    chosen = [("system", "==", system)] if system else None
+    table = pq.read_table(path, schema=_schema(), filters=chosen)
+    batches = table.to_batches(max_chunksize=AT_ONCE)
+    return [_deep(row) for batch in batches for row in batch.to_pylist()]
 
 
 def _schema() -> Any:

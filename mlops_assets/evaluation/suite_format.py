@@ -44,12 +44,19 @@ class Turn(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
-    content: str = Field("", max_length=100_000, description="What is said.")
+    content: str = Field(
+        "", max_length=100_000, description="What is said; null, as beside calls, is nothing."
+    )
     name: str | None = Field(None, max_length=200, description="Name of the tool that answers.")
     tool_call_id: str | None = Field(None, max_length=200, description="The call it answers.")
     tool_calls: list[EarlierCall] | None = Field(
         None, min_length=1, max_length=100, description="Functions that the assistant called."
     )
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _nothing(cls, content: object) -> object:
+        return "" if content is None else content
 
 
 class Item(BaseModel):
@@ -176,7 +183,21 @@ def checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
         raise ValueError(f"it is no JSON Schema ({error.message})") from error
     if any(not target.startswith("#") for target in _references(schema)):
         raise ValueError("a $ref must point into the schema itself")
+    _resolve(schema)
     return schema
+
+
+def _resolve(schema: dict[str, Any]) -> None:
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    whole = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for target in _references(schema):
+        try:
+            whole.lookup(target)
+        except Unresolvable as error:
+            raise ValueError(f"the $ref {target!r} points at nothing") from error
 
 
 def _references(value: object) -> Iterator[str]:

@@ -135,8 +135,8 @@ def _read_items(file: Path, spec: SuiteSpec) -> tuple[Item, ...]:
     if not file.exists() and not file.is_symlink():
         raise LineageError(
             f"The items {file} are missing.",
-            "Rebuild or fetch them with `dvc repro data/dvc.yaml` or `dvc pull`; the job `lineage`"
-            " does so for those that we ship.",
+            "Those that we ship are rebuilt by `dvc repro data/dvc.yaml`, and on the shipped data"
+            " by the jobs `train` and `lineage`; others lie where they were put (`dvc pull`).",
         )
     items: list[Item] = []
     seen: dict[str, int] = {}
