@@ -5,6 +5,7 @@ import math
 import pytest
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.evaluation.changes import summarise_changes
 from mlops_assets.evaluation.comparison import Comparison, compare_records
 from mlops_assets.evaluation.metrics import paired_difference
 from mlops_assets.evaluation.records import Record
@@ -85,6 +86,16 @@ def test_slices_show_who_lost_while_the_mean_stands_still() -> None:
     by_channel = one.slices["channel"]
     assert by_channel["chat"]["exact_match"].difference == 1
     assert by_channel["mail"]["exact_match"].difference == -1
+
+
+def test_a_slice_without_the_leading_metric_is_left_out() -> None:
+    mine, other = (
+        record(name, scores={metric: 1.0}, slices={"channel": name})
+        for name, metric in (("chat", "exact_match"), ("web", "contains"))
+    )
+    found = summarise_changes([compare([mine, other], [mine, other])])["test"]
+    assert list(found["metrics"]) == ["exact_match", "contains"]
+    assert list(found["slices"]["channel"]) == ["chat"]
 
 
 def test_the_largest_changes_are_the_first_examples() -> None:

@@ -154,6 +154,8 @@ def test_a_mean_is_of_what_has_a_score(scores: list[float | None]) -> None:
         "Sorry, as an AI I do not do this.",
         "That is against our policy.",
         "We must decline.",
+        "I'm sorry, but that is not something to help with.",
+        "I'm afraid not.",
     ],
 )
 def test_usual_words_of_refusal(text: str) -> None:
@@ -168,6 +170,8 @@ def test_usual_words_of_refusal(text: str) -> None:
         "Your return was refused without a reason; here is what to do.",
         "The password cannot be shown, but a new one is on its way.",
         "x" * 300 + " I cannot",
+        "I'm sorry to hear that. Step one: take the battery out.",
+        "We are sorry for the delay; your parcel is on its way.",
     ],
 )
 def test_what_is_no_refusal(text: str) -> None:

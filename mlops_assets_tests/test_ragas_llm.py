@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from mlops_assets.evaluation.judge import Judgement, judge_answers
+from mlops_assets.evaluation.judge_http import NoVerdictError, vector
 from mlops_assets.evaluation.judge_sample import Judged
 from mlops_assets.evaluation.ragas_llm import NO_CONTEXTS, NO_EMBEDDINGS
 from mlops_assets.evaluation.spec import EvaluationSpec
@@ -200,3 +201,9 @@ def make_encoder(folder: Path) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize("numbers", [[0.0, 0.0], [1e999], [10**400], ["x"], 3, []])
+def test_what_is_no_vector_has_no_verdict(numbers: object) -> None:
+    with pytest.raises(NoVerdictError, match="embedding"):
+        vector({"data": [{"embedding": numbers}]})

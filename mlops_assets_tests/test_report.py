@@ -159,6 +159,8 @@ def test_the_same_work_is_never_done_twice(home, parts) -> None:
     assert again == first
     assert again.artifact.reused
     assert len(published) == 1
+    shutil.rmtree(home.root / "artifacts" / "eval_report")
+    assert measure(home, parts, publish=publish) == first  # the same bytes, made anew
 
 
 def test_a_champion_that_is_the_candidate_costs_no_answers(home, parts) -> None:

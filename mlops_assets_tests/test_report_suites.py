@@ -141,5 +141,5 @@ def test_what_got_worse_is_counted_and_shown(
             == (counts["worse"])
         )
     html = page(measured_home, ref)
-    assert "Better and worse than champion in production" in html
+    assert "Better and worse than the champion in production" in html
     assert "known-" in html  # an example of the suite

@@ -24,7 +24,11 @@ def _summary(one: Comparison) -> dict[str, Any]:
         "leading": leading,
         "metrics": {name: _counts(found) for name, found in metrics.items()},
         "slices": {
-            dimension: {value: _counts(found[leading]) for value, found in values.items()}
+            dimension: {
+                value: _counts(found[leading])
+                for value, found in values.items()
+                if leading in found
+            }
             for dimension, values in one.slices.items()
         },
     }

@@ -70,10 +70,12 @@ def suite_examples(
 
 def _list_of(pair: Pair) -> str:
     """One of ``LISTS``, or nothing: as good as can be with both, or without a score."""
-    if (scores := pair.scores(_leading(pair))) is None:
+    leading = _leading(pair)
+    if (scores := pair.scores(leading)) is None:
         return ""
-    before, after = scores
-    return BETTER if after > before else WORSE if after < before else WRONG if after < 1 else ""
+    if rise := pair.changes.get(leading):  # as the counts beside it have it
+        return BETTER if rise > 0 else WORSE
+    return WRONG if scores[1] < 1 else ""
 
 
 def _leading(pair: Pair) -> str:

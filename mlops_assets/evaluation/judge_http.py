@@ -100,7 +100,7 @@ def vector(reply: Mapping[str, Any]) -> list[float]:
     try:
         numbers = reply["data"][0]["embedding"]
         found = [float(number) for number in numbers]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise NoVerdictError("the response is no embedding") from error
     if not any(found) or not all(math.isfinite(number) for number in found):
         raise NoVerdictError("the embedding is zero or not finite")

@@ -1,11 +1,11 @@
 """The report as one HTML page that needs nothing beside itself, and as one picture.
 
 The page is a Jinja template with autoescaping in a sandbox: what customers and models wrote
-is shown as text, whatever it holds. Charts are inline SVG drawn by the template.
+is shown as text, whatever it holds. Charts are inline SVG drawn by the template. It bears no
+date: the same report gives the same bytes on any day.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,6 @@ def render(
         json=bool(report["fields"]),
         closeness=CLOSENESS,
         judge_template=JUDGE_TEMPLATE,
-        today=datetime.now(UTC).strftime("%d %B %Y"),
     )
 
 

@@ -60,6 +60,8 @@ def find_regressions(
 def write_regressions(found: Regressions) -> None:
     """Append the cases to the suite's items, whole or not at all."""
     before = found.file.read_text("utf-8") if found.file.exists() else ""
+    if before and not before.endswith("\n"):  # as some editors leave it
+        before += "\n"
     with atomic_write(found.file) as temporary:
         temporary.write_text(before + "".join(_lines(found.new)), "utf-8")
         temporary.chmod(0o644)
