@@ -104,6 +104,12 @@ def test_a_calibration_set_that_cannot_be_used(tmp_path: Path, lines, problem) -
         read_calibration(path, RUBRIC)
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    answer = "one\u2028two\x85three"  # line breaks to Python, text in JSON
+    (tmp_path / "c.jsonl").write_text(json.dumps(LINE | {"answer": answer}, ensure_ascii=False))
+    assert [one.answer for one in read_calibration(tmp_path / "c.jsonl", RUBRIC)] == [answer]
+
+
 def test_a_calibration_set_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(LineageError, match="cannot be read"):
         read_calibration(tmp_path / "none.jsonl", RUBRIC)

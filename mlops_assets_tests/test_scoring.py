@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation import baselines, metrics, scoring
+from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
+from mlops_assets.evaluation import baselines, generation, metrics, scoring
+from mlops_assets.refs import write_jsonl
 from mlops_assets_tests.small_evaluation import (
     LABELS,
     make_rows,
@@ -46,6 +48,21 @@ def test_a_reference_that_is_no_json_cannot_be_scored() -> None:
         scoring.references([broken], ("queue",))
     with pytest.raises(LineageError, match="empty"):
         scoring.references([], ("queue",))
+
+
+def test_an_answer_may_hold_any_line_break(tmp_path: Path) -> None:
+    store, text = ArtifactStore(tmp_path / "store"), "one\u2028two\x85three\r\nfour"
+    said = [generation.Prediction("a", text, 1, 2, True), baselines.BaselineAnswers("a", text, "")]
+    names = ("predictions", "baselines")
+    answers, fitted = (
+        store.build(
+            Recipe(name, {}, {}, "1"),
+            lambda to, name=name, one=one: {"rows": write_jsonl(to / f"{name}.jsonl", [one])},
+        )
+        for name, one in zip(names, said, strict=True)
+    )
+    assert generation.read_predictions(store, answers) == said[:1]
+    assert baselines.read_baselines(store, fitted) == said[1:]
 
 
 def test_baselines_learn_from_train_alone() -> None:

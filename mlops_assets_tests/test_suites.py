@@ -156,6 +156,15 @@ BAD_ITEMS = {
         "must be one to answer",
     ),
     "empty forbidden": (ITEM | {"forbidden": [" "]}, "found in every answer"),
+    "arguments that no template takes": (
+        ITEM
+        | {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
+            ]
+        },
+        "arguments.*no JSON object",
+    ),
     "the same id": (ITEM | {"id": "zero"}, "stands in line 1 too"),
 }
 

@@ -50,8 +50,8 @@ def answer_with_baselines(store: ArtifactStore, splits: SplitsRef) -> Artifact:
 
 def read_baselines(store: ArtifactStore, artifact: Artifact) -> list[BaselineAnswers]:
     """The baselines' answers in the test rows' order."""
-    lines = (store.path(artifact) / "baselines.jsonl").read_text("utf-8").splitlines()
-    return [BaselineAnswers(**json.loads(line)) for line in lines]
+    with (store.path(artifact) / "baselines.jsonl").open(encoding="utf-8") as lines:
+        return [BaselineAnswers(**json.loads(line)) for line in lines]
 
 
 def majority_answer(train: Sequence[Row]) -> str:

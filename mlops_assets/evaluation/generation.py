@@ -120,8 +120,8 @@ def time_requests(
 
 def read_predictions(store: ArtifactStore, artifact: Artifact) -> list[Prediction]:
     """The answers in the rows' order."""
-    lines = (store.path(artifact) / "predictions.jsonl").read_text("utf-8").splitlines()
-    return [Prediction(**json.loads(line)) for line in lines]
+    with (store.path(artifact) / "predictions.jsonl").open(encoding="utf-8") as lines:
+        return [Prediction(**json.loads(line)) for line in lines]
 
 
 def _answer_and_time(

@@ -47,7 +47,7 @@ class Agreement:
 def read_calibration(path: Path, rubric: Rubric) -> list[Labelled]:
     """The labelled answers of a JSONL file. Raises LineageError that names the bad line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LineageError(
             f"The calibration set {path} cannot be read.",

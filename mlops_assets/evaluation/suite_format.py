@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlops_assets.evaluation.item_metrics import METRICS
+from mlops_assets.evaluation.metrics import parse_object
 from mlops_assets.refs import Row
 
 
@@ -26,6 +27,13 @@ class CalledFunction(BaseModel):
 
     name: str = Field(min_length=1, max_length=200, description="The function's name.")
     arguments: str | dict[str, Any] = Field(description="Its arguments: JSON, or JSON as text.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _object(cls, arguments: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(arguments, str) and parse_object(arguments) is None:
+            raise ValueError("the text is no JSON object")
+        return arguments
 
 
 class EarlierCall(BaseModel):
