@@ -84,8 +84,11 @@ def reject(
 def approvals(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 3001,
 ) -> None:
-    """Serve the page that shows the evidence and takes decisions by personal link, on loopback
-    until Ctrl-C. MLOPS_APPROVAL_URL is its address behind a TLS proxy."""
+    """Serve the page on which people decide by personal link, until Ctrl-C.
+
+    It shows the evidence of every request, on loopback; MLOPS_APPROVAL_URL is its address behind
+    a TLS proxy.
+    """
     from mlops_assets.promotion.approval_server import serve
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -93,8 +96,10 @@ def approvals(
 
 
 def alerts() -> None:
-    """Send the alerts of open requests that no webhook has taken yet, as the sensor
-    `approval_alerts` does every half minute. Exit code 1 if some still wait."""
+    """Send the alerts of open requests that no webhook has taken yet.
+
+    The sensor `approval_alerts` does the same every half minute. Exit code 1 if some still wait.
+    """
     from mlops_assets.promotion.approval_alerts import send_alerts
 
     delivery = send_alerts(Home.from_environment())
@@ -224,7 +229,10 @@ def audit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify the ledger's chain and signatures and replay it; exit code 1 if anything is wrong."""
+    """Verify the ledger's chain and signatures, and replay it.
+
+    Exit code 1 if anything is wrong.
+    """
     from mlops_assets.promotion.audit import audit as verify
 
     found = verify(Home.from_environment(), head)

@@ -55,8 +55,10 @@ def dev(
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
     approvals_port: Annotated[int, typer.Option(help="Port of the approval page.")] = 3001,
 ) -> None:
-    """Run the Dagster UI with its daemon, the MLflow UI and the approval page, on loopback until
-    Ctrl-C."""
+    """Run the UIs of Dagster and MLflow and the approval page until Ctrl-C.
+
+    With Dagster's daemon, all of them on loopback.
+    """
     run_servers(Home.from_environment(), dagster_port, mlflow_port, approvals_port)
 
 
@@ -177,9 +179,11 @@ def reproduce(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
-    """Train a registered version again from its commit, data, lock files and settings, in a
-    clean worktree, and compare. Exit code 0 if the adapter is equal byte for byte, or, on other
-    hardware, its losses agree; 1 otherwise."""
+    """Train a registered version again, and compare.
+
+    From its commit, data, lock files and settings, in a clean worktree. Exit code 0 if the adapter
+    is equal byte for byte, or, on other hardware, its losses agree; 1 otherwise.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     result = rebuild_version(Home.from_environment(), version, model)
     if as_json:
@@ -248,9 +252,11 @@ def prune(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
-    """Show what may be deleted from MLOPS_HOME, how large it is, and why the rest stays; with
-    --delete, delete it. Never what the ledger's decisions in force, the latest run or an alias
-    names, nor what that was made from."""
+    """Show what may be deleted and why the rest stays; with --delete, delete it.
+
+    Never what the ledger's decisions in force, the latest run or an alias names, nor what that was
+    made from.
+    """
     from mlops_assets.promotion.prune_table import print_pruned
     from mlops_assets.promotion.pruning import prune as prune_home
     from mlops_assets.promotion.retention import RetentionSpec

@@ -2,7 +2,7 @@
 
 Kept is, with everything it names and was made from: what a decision in force names (promoted,
 requested, approved, passed), what a latest ref names, what a registered version that stays
-names, the newest of each kind, and what is young. Of a candidate that was refused the evidence
+names, the newest of each kind, and what is young. Of a candidate that did not pass the evidence
 is kept for good, its weights are not. Anything else may go.
 """
 
