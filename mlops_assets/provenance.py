@@ -54,6 +54,13 @@ def find_provenance(package: Path) -> Provenance:
     return Provenance(commit, dirty, _lock_hash(package.parent), sources, author)
 
 
+def find_author(package: Path) -> str:
+    """Whose change it is: an e-mail address or a name; empty where nobody is known."""
+    checkout = _git(package)
+    known = _author(package.parent if checkout else None)
+    return "" if known == NOBODY_KNOWN else known
+
+
 def hash_sources(package: Path) -> str:
     """SHA-256 over the package's source files: the tag ``code_version``."""
     return hash_files(package, _source_files(package))

@@ -9,7 +9,7 @@ import time_machine
 from typer.testing import CliRunner
 
 from mlops_assets.approval_requests import OPEN
-from mlops_assets.approvers import approvers_file, read_approvers
+from mlops_assets.approvers import Approver, Approvers, approvers_file, read_approvers, render
 from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
@@ -20,8 +20,9 @@ from mlops_assets.promotion.automatic import approve_automatically
 from mlops_assets.promotion.request import open_request
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.refs import GateRef, RegisteredModelRef
-from mlops_assets.release_check import verify_approvals
+from mlops_assets.release_check import find_void, verify_approvals
 from mlops_assets.resources import RESOURCES
+from mlops_assets.signing import public_key
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
 
@@ -251,3 +252,18 @@ def test_the_job_approves_as_the_command_does(home: Home) -> None:
     assert metadata["state"].value == PROMOTED
     assert metadata["pending_approvals"].value.records == []
     assert outcomes(home) == [REQUESTED, APPROVED, PROMOTED]
+
+
+def test_a_champion_whose_approval_is_void_is_asked_about_anew(home: Home) -> None:
+    materialize(home)
+    ada, bob = enlist(home, "ada"), enlist(home, "bob")
+    approve(home, 1, "ada", "fine", ada.key)
+    assert materialize(home)["state"] == "promoted"
+    approvers_file(home).write_text(
+        render(Approvers(approvers=(Approver(name="bob", public_key=public_key(bob.key)),)))
+    )
+    assert materialize(home)["state"] == "open"
+    approve(home, 1, "bob", "fine, too", bob.key)
+    champion = home.ledger.champion(MODEL)
+    assert champion is not None
+    assert find_void(home, champion) is None

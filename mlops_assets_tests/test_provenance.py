@@ -72,9 +72,11 @@ def test_the_author_is_the_commits_unless_somebody_is_named(
 ) -> None:
     monkeypatch.delenv("MLOPS_AUTHOR", raising=False)
     assert provenance.find_provenance(project / "code").author == "unknown"
+    assert provenance.find_author(project / "code") == ""
     git(project, "init", "-q")
     git(project, "add", ".")
     git(project, "commit", "-q", "-m", "first")
     assert provenance.find_provenance(project / "code").author == "t@example.org"
     monkeypatch.setenv("MLOPS_AUTHOR", " grace@example.org ")
     assert provenance.find_provenance(project / "code").author == "grace@example.org"
+    assert provenance.find_author(project / "code") == "grace@example.org"

@@ -13,6 +13,7 @@ ever sees it, no log either.
 
 import fcntl
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -34,6 +35,8 @@ from mlops_assets.promotion.page_key import page_key
 from mlops_assets.promotion.request_view import RequestView, view_request
 from mlops_assets.statements import stamp
 from mlops_assets.webhook import Link, Message, Undelivered, post
+
+logger = logging.getLogger(__name__)
 
 EVERYBODY = ""
 COMMON, PERSONAL = "MLOPS_ALERT_WEBHOOK", "MLOPS_APPROVER_WEBHOOK_"
@@ -87,6 +90,17 @@ def send_alerts(home: Home, now: datetime | None = None) -> Delivery:
             except (Undelivered, LineageError) as error:
                 waiting.append(f"{label} ({error})")
     return Delivery(tuple(sent), tuple(waiting))
+
+
+def try_alerts(home: Home) -> None:
+    """Send what is due, and log what became of it: what cannot be sent now is sent later."""
+    try:
+        delivery = send_alerts(home)
+    except LineageError as error:
+        logger.warning("%s", error)
+        return
+    if delivery.sent or delivery.waiting:
+        logger.info("%s", delivery)
 
 
 def recipients(found: Standing, approvers: Approvers, now: datetime) -> list[Recipient]:

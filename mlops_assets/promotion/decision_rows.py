@@ -8,6 +8,22 @@ from mlops_assets.statements import stamp
 
 Row = dict[str, str | int]
 RECENT = 10
+PENDING = {
+    "model": "string",
+    "version": "int",
+    "expires": "string",
+    "approvals": "string",
+    "evidence": "string",
+}
+"""Columns of ``pending_rows`` and what they hold."""
+DECIDED = {
+    "entry": "int",
+    "at": "string",
+    "outcome": "string",
+    "version": "int",
+    "reason": "string",
+}
+"""Columns of ``recent_rows``."""
 
 
 def pending_rows(waiting: Sequence[Standing]) -> list[Row]:

@@ -17,15 +17,21 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.gate_alert import stopped_message
 from mlops_assets.home import Home
 from mlops_assets.promotion import approval, automatic, package, registry, request
-from mlops_assets.promotion.approval_alerts import send_alerts
+from mlops_assets.promotion.approval_alerts import send_alerts, try_alerts
 from mlops_assets.promotion.bill_of_materials import BILL
-from mlops_assets.promotion.decision_rows import counted, pending_rows, recent_rows
+from mlops_assets.promotion.decision_rows import (
+    DECIDED,
+    PENDING,
+    counted,
+    pending_rows,
+    recent_rows,
+)
 from mlops_assets.promotion.model_card import card_text
 from mlops_assets.promotion.page_address import evidence_url
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.promotion.submission import RegistrationSpec, Submission
 from mlops_assets.promotion.version_tags import make_tags
-from mlops_assets.provenance import NOBODY_KNOWN, find_provenance
+from mlops_assets.provenance import find_author, find_provenance
 from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
@@ -132,22 +138,20 @@ def promotion_decision(
         home, now, run = workspace.home, utc_now(), context.run.run_id
         metadata: dict[str, Any] = {}
         approval.settle(home, registered_model.name, now)  # what a crash interrupted comes first
-        champion = home.ledger.champion(registered_model.name)
-        if champion and champion.decision.bundle.digest == registered_model.bundle.digest:
+        if champion := request.as_champion(home, registered_model):
             ref = request.nothing_to_ask(champion, registered_model)
         elif (gate := read_gate(store, gate_verdict)).verdict != PASS:
             ref = request.not_requested(registered_model, gate.verdict)
             # The profile lets the run go on, so no failure tells of it.
             alerts.send(stopped_message(run, context.run.job_name, gate))
         else:
-            known = find_provenance(PACKAGE).author
-            author = "" if known == NOBODY_KNOWN else known
+            author = find_author(PACKAGE)
             found = request.open_request(
                 home, registered_model, gate_verdict, config, author, run, now
             )
             if answer := automatic.approve_automatically(home, found, now):
                 found = answer.standing
-            _tell(context, home)
+            try_alerts(home)
             ref = request.reference(found)
             metadata = _request_metadata(home, found, run)
         aliases = registry.reconcile(home, registered_model.name)
@@ -159,17 +163,6 @@ def promotion_decision(
         | {"aliases": dg.MetadataValue.json(dict(aliases))}
         | registered_model.bundle.versions.by_name(),
     )
-
-
-def _tell(context: dg.AssetExecutionContext, home: Home) -> None:
-    """Alert those who may approve. What cannot be sent now the sensor sends later."""
-    try:
-        delivery = send_alerts(home)
-    except LineageError as error:
-        context.log.warning(str(error))
-        return
-    if delivery.sent or delivery.waiting:
-        context.log.info(str(delivery))
 
 
 class Answer(dg.Config):
@@ -268,14 +261,12 @@ def _decisions(home: Home, ref: DecisionRef) -> dict[str, Any]:
     """Where the candidate stands, what else waits, and the ledger's last rows."""
     entries = home.ledger.entries()
     waiting = pending(entries, read_approvers(home), utc_now())
-    asked = {"model": "string", "version": "int", "expires": "string", "approvals": "string"}
-    decided = {"entry": "int", "at": "string", "outcome": "string", "version": "int"}
     return {
         "state": ref.state,
         "ledger_entry": ref.entry,
         "ledger_entries": len(entries),
-        "pending_approvals": _table(pending_rows(waiting), asked | {"evidence": "string"}),
-        "latest_decisions": _table(recent_rows(entries), decided | {"reason": "string"}),
+        "pending_approvals": _table(pending_rows(waiting), PENDING),
+        "latest_decisions": _table(recent_rows(entries), DECIDED),
         "from_store": True,
     }
 

@@ -19,6 +19,7 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, REQUESTED, Decision, LedgerEntry
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.refs import DecisionRef, GateRef, RegisteredModelRef
+from mlops_assets.release_check import find_void
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, Criterion, read_gate
 
@@ -160,6 +161,20 @@ def reference(found: Standing) -> DecisionRef:
     expires = stamp(found.request.terms.expires)
     bundle = row.decision.bundle.digest
     return DecisionRef(row.entry, found.state, row.decision.version, bundle, expires)
+
+
+def as_champion(home: Home, registered: RegisteredModelRef) -> LedgerEntry | None:
+    """The champion, where it is this very bundle and its approval still holds.
+
+    Where the approval is void (an approver was taken off the list) people are asked anew.
+    """
+    champion = home.ledger.champion(registered.name)
+    if champion is None or champion.decision.bundle.digest != registered.bundle.digest:
+        return None
+    if void := find_void(home, champion):
+        logger.warning("the approval of version %d is void: %s", registered.version, void)
+        return None
+    return champion
 
 
 def nothing_to_ask(champion: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:
