@@ -9,7 +9,8 @@ warning is logged.
 
 The author is whose change it is, so that nobody approves their own work alone: ``MLOPS_AUTHOR``
 where it is set (an image, or a job that runs for somebody), else the e-mail address of the
-commit's author, else ``unknown``. Git takes an author's word for it, and so do we.
+commit's author, else ``unknown``. What is not committed is no commit's: then it is the address
+with which git here would commit it. Git takes an author's word for it, and so do we.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ class Provenance:
     code_version: str
     """SHA-256 over the package's source files as they were run."""
     author: str = NOBODY_KNOWN
-    """The commit's e-mail address, what ``MLOPS_AUTHOR`` says, or ``unknown``."""
+    """The commit's e-mail address (of changes without one: git's own), what ``MLOPS_AUTHOR`` says,
+    or ``unknown``."""
 
 
 def find_provenance(package: Path) -> Provenance:
@@ -50,14 +52,13 @@ def find_provenance(package: Path) -> Provenance:
     sources = hash_sources(package)
     checkout = _git(package)
     commit, dirty = checkout or _built_in() or _sources_only(sources)
-    author = _author(package.parent if checkout else None)
+    author = _author(package.parent, checkout)
     return Provenance(commit, dirty, _lock_hash(package.parent), sources, author)
 
 
 def find_author(package: Path) -> str:
     """Whose change it is: an e-mail address or a name; empty where nobody is known."""
-    checkout = _git(package)
-    known = _author(package.parent if checkout else None)
+    known = _author(package.parent, _git(package))
     return "" if known == NOBODY_KNOWN else known
 
 
@@ -94,11 +95,16 @@ def _git(package: Path) -> tuple[str, bool] | None:
     return commit.strip(), bool(status.strip())
 
 
-def _author(project: Path | None) -> str:
-    """``project`` is a git checkout, or None where the code is in none."""
+def _author(project: Path, checkout: tuple[str, bool] | None) -> str:
+    """``checkout`` is commit and dirtiness, or None where the code is in none."""
     if stated := os.environ.get("MLOPS_AUTHOR", "").strip():
         return stated
-    written = _run(project, "log", "-1", "--format=%aE") if project else None
+    if checkout is None:
+        return NOBODY_KNOWN
+    if checkout[1]:
+        written = _run(project, "config", "user.email")
+    else:
+        written = _run(project, "log", "-1", "--format=%aE")
     return (written or "").strip() or NOBODY_KNOWN
 
 

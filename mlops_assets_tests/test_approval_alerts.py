@@ -137,6 +137,17 @@ def test_a_personal_link_waits_for_an_address(home: Home, webhooks: Webhooks) ->
         assert "to ada" in send_alerts(home).sent[0]
 
 
+def test_a_personal_link_does_not_travel_in_the_clear(
+    home: Home, page: RunningPage, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlist(home, "ada")
+    ask(home)
+    monkeypatch.setenv("MLOPS_APPROVER_WEBHOOK_ADA", "http://chat.example.org/ada")
+    delivery = send_alerts(home)
+    assert "to everybody" in delivery.sent[0]
+    assert "to ada (The webhook of ada is not https" in delivery.waiting[0]
+
+
 def test_an_alert_that_is_sent_again_holds_the_same_link(
     home: Home, page: RunningPage, webhooks: Webhooks
 ) -> None:

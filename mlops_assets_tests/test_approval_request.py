@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import time_machine
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from mlops_assets.approval_requests import OPEN
@@ -267,3 +268,16 @@ def test_a_champion_whose_approval_is_void_is_asked_about_anew(home: Home) -> No
     champion = home.ledger.champion(MODEL)
     assert champion is not None
     assert find_void(home, champion) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"approvers": ["Ada"]}, "Ada: no name of an approver"),
+        ({"approvers": ["ada", "ada"], "required_approvals": 2}, "fewer than required"),
+        ({"automatic_for": ["none"]}, "none: no risk class"),
+    ],
+)
+def test_a_policy_that_nobody_can_meet_is_refused(policy: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        PromotionSpec(**policy)

@@ -77,6 +77,10 @@ def test_the_author_is_the_commits_unless_somebody_is_named(
     git(project, "add", ".")
     git(project, "commit", "-q", "-m", "first")
     assert provenance.find_provenance(project / "code").author == "t@example.org"
+    git(project, "config", "user.email", "ada@example.org")
+    assert provenance.find_author(project / "code") == "t@example.org"
+    (project / "code/new.py").write_text("")  # not the last commit's author's
+    assert provenance.find_author(project / "code") == "ada@example.org"
     monkeypatch.setenv("MLOPS_AUTHOR", " grace@example.org ")
     assert provenance.find_provenance(project / "code").author == "grace@example.org"
     assert provenance.find_author(project / "code") == "grace@example.org"

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlops_assets.approval_requests import Standing, utc_now
 from mlops_assets.approval_standing import pending
@@ -30,7 +31,7 @@ from mlops_assets.artifacts import SHORT, LineageError, atomic_write, digest_jso
 from mlops_assets.gate_alert import criterion_lines
 from mlops_assets.home import Home
 from mlops_assets.promotion.approval_link import Grant, make_token
-from mlops_assets.promotion.page_address import page_url, request_url
+from mlops_assets.promotion.page_address import page_url, request_url, travels_safely
 from mlops_assets.promotion.page_key import page_key
 from mlops_assets.promotion.request_view import RequestView, view_request
 from mlops_assets.statements import stamp
@@ -158,6 +159,11 @@ def _message(home: Home, view: RequestView, recipient: Recipient) -> Message:
         raise LineageError(
             "There is no address for a personal link yet.",
             "Start the page with `mlops approvals`, or set MLOPS_APPROVAL_URL.",
+        )
+    if not travels_safely(urlsplit(recipient.webhook)):
+        raise LineageError(
+            f"The webhook of {recipient.name} is not https, and a personal link decides.",
+            f"Give {webhook_variable(recipient.name)} an https address.",
         )
     grant = Grant(view.id, view.bundle.digest, recipient.name, view.expires)
     url = f"{evidence}#token={make_token(grant, page_key(home))}"

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.home import Home
@@ -30,8 +30,9 @@ def public_url() -> str | None:
         return None
     try:
         parts = urlsplit(given)
-        secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        usable = secure and bool(parts.hostname) and not (parts.query or parts.fragment)
+        usable = (
+            travels_safely(parts) and bool(parts.hostname) and not (parts.query or parts.fragment)
+        )
     except ValueError:
         usable = False
     if not usable or parts.username or any(letter in given for letter in "<>|\"' \\"):
@@ -41,6 +42,12 @@ def public_url() -> str | None:
             " https://approvals.example.com.",
         )
     return given
+
+
+def travels_safely(address: SplitResult) -> bool:
+    """Whether what is sent there is encrypted, or stays on this machine."""
+    on_loopback = address.scheme == "http" and address.hostname in LOOPBACK
+    return address.scheme == "https" or on_loopback
 
 
 def note_address(home: Home, url: str) -> None:

@@ -1,8 +1,11 @@
 """The policy of approval: who may approve, how many it takes, and what needs no person."""
 
+import re
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mlops_assets.approvers import NAME
 
 RiskClass = Literal["low", "limited", "high"]
 
@@ -37,6 +40,15 @@ class PromotionSpec(BaseModel):
         max_length=3,
         description="Risk classes that a key of this machine may approve; empty: people alone.",
     )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> "PromotionSpec":
+        if strange := [name for name in self.approvers if not re.fullmatch(NAME, name)]:
+            raise ValueError(f"{', '.join(strange)}: no name of an approver")
+        named = len(set(self.approvers)) + bool(self.automatic_for)
+        if self.approvers and named < self.required_approvals:
+            raise ValueError("approvers are fewer than required_approvals")
+        return self
 
     @field_validator("automatic_for")  # Dagster knows no list of a Literal
     @classmethod
