@@ -102,6 +102,11 @@ class LedgerEntry:
         return self.hash is not None
 
 
+class Overtaken(Exception):
+    """Another row came in between: what was decided on the rows before it has to be looked at
+    again."""
+
+
 class Ledger:
     """Append and replay decisions. Errors of the database are LineageErrors that name it."""
 
@@ -115,11 +120,14 @@ class Ledger:
                 "Correct MLOPS_LEDGER_URL and install its driver (extra `postgres`).",
             ) from None
 
-    def append(self, decision: Decision, at: datetime | None = None) -> LedgerEntry:
+    def append(
+        self, decision: Decision, at: datetime | None = None, after: LedgerEntry | None = None
+    ) -> LedgerEntry:
         """Append ``decision``; where its key is already in the ledger, return that row.
 
-        ``at`` is the time to write down, by default now. Raises LineageError when the champion
-        that it replaces was replaced meanwhile.
+        ``at`` is the time to write down, by default now. ``after`` is the last row that was read
+        for this decision: raises Overtaken when it is not the last one any more. Raises
+        LineageError when the champion that it replaces was replaced meanwhile.
         """
         values = _values(decision, at or datetime.now(UTC))
         try:
@@ -128,6 +136,8 @@ class Ledger:
                 before = self._head()
                 if (entry := self.find(decision.key)) is not None:
                     return entry
+                if after is not None and before != (after.hash or after.computed):
+                    raise Overtaken
                 if not self._insert(values, before) and self._head() == before:
                     break  # not another row's haste: the database refuses this very one
         except (sa.exc.SQLAlchemyError, OSError) as error:

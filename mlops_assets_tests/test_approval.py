@@ -5,14 +5,16 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mlops_assets.approval_requests import OPEN
+from mlops_assets.approval_requests import OPEN, latest_request
 from mlops_assets.approvers import Approver, Approvers, approvers_file, read_approvers, render
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, REQUESTED
-from mlops_assets.promotion import registry
+from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, REQUESTED, LedgerEntry
+from mlops_assets.promotion import approval, registry
 from mlops_assets.promotion.approval import approve, reject, settle
+from mlops_assets.release_check import verify_release
 from mlops_assets.signing import public_key
+from mlops_assets.statements import REJECT, signed
 from mlops_assets_tests.releases import MODEL, NOON, enlist, request, stranger
 
 HOUR = timedelta(hours=1)
@@ -138,6 +140,26 @@ def test_what_a_crash_left_undone_is_completed(home: Home, monkeypatch: pytest.M
     assert settle(home, MODEL, LATER)
     assert settle(home, MODEL, LATER) is None
     assert outcomes(home) == [REQUESTED, APPROVED, PROMOTED]
+
+
+def test_a_rejection_while_the_bytes_are_verified_is_heeded(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large base model takes minutes to hash; nothing that is said meanwhile is passed over."""
+    request(home)
+    ada, bob = enlist(home, "ada"), enlist(home, "bob")
+    found = latest_request(home.ledger.entries(), 1, MODEL)
+    no = signed(found.statement(REJECT, "bob", "wrong tone", LATER), bob.key)
+
+    def verify(home: Home, entry: LedgerEntry) -> tuple[str, ...]:
+        if outcomes(home) == [REQUESTED, APPROVED]:
+            home.ledger.append(approval._row(found, no), LATER)
+        return verify_release(home, entry)
+
+    monkeypatch.setattr(approval, "verify_release", verify)
+    answer = approve(home, 1, "ada", "fine", ada.key, now=LATER)
+    assert (answer.promoted, answer.standing.state) == (None, REJECTED)
+    assert outcomes(home) == [REQUESTED, APPROVED, REJECTED]
 
 
 def test_a_link_signs_with_its_pages_key(home: Home) -> None:

@@ -26,7 +26,7 @@ from mlops_assets.approval_standing import ACTIONS, pending, standing, why_refus
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.home import Home
-from mlops_assets.ledger import PROMOTED, Decision, LedgerEntry
+from mlops_assets.ledger import PROMOTED, Decision, LedgerEntry, Overtaken
 from mlops_assets.promotion import registry
 from mlops_assets.release_check import verify_release
 from mlops_assets.statements import APPROVE, REJECT, SignedStatement, find_unreadable, signed
@@ -155,17 +155,20 @@ def settle(home: Home, model: str, now: datetime | None = None) -> LedgerEntry |
     LineageError when the release changed since, or another process promoted something first.
     """
     now, entries = now or utc_now(), home.ledger.entries()
-    waiting = [
+    waiting = (
         found
         for found in pending(entries, read_approvers(home), now)
         if found.request.entry.decision.model == model and not found.missing
-    ]
-    for found in waiting:
-        verify_release(home, found.request.entry)
-        promoted = home.ledger.append(_promotion(found), now)
-        logger.info("version %d promoted: %s", promoted.decision.version, promoted.decision.reason)
-        return promoted
-    return None
+    )
+    if (found := next(waiting, None)) is None:
+        return None
+    verify_release(home, found.request.entry)
+    try:
+        promoted = home.ledger.append(_promotion(found), now, after=entries[-1])
+    except Overtaken:  # by a rejection, perhaps
+        return settle(home, model, now)
+    logger.info("version %d promoted: %s", promoted.decision.version, promoted.decision.reason)
+    return promoted
 
 
 def follow(home: Home, decided: Decision) -> Mapping[str, int]:
