@@ -145,7 +145,7 @@ def test_a_champion_that_still_passes_gets_no_row(home: Home) -> None:
 
 # --- what people and CI services read --------------------------------------------------------
 
-EVIL = "x|y\n<img src=a>@all [a](b) `c` https://e.example ![d](e) #4 \x00"
+EVIL = "x|y\n<img src=a>@all [a](b) `c` https://e.example ![d](e) #4 \x00 _f_ $g$ \u202eh"
 CRITERIA = (
     Criterion("floor/exact_match", PASS, "93.9%, at least 60.0% is needed"),
     Criterion(f"slice/channel={EVIL}", FAIL, "70.0% against 90.0%"),
@@ -175,7 +175,8 @@ def test_the_summary_is_fit_for_a_pull_request() -> None:
 def test_names_from_the_data_cannot_be_markup() -> None:
     text = render_summary(make_gate(*CRITERIA), 508)
     (row,) = [line for line in text.splitlines() if "channel=" in line]
-    for markup in ("<img", "@all", "[a]", "`c`", "https://", "![d]", "#4", "\x00"):
+    for markup in ("<img", "@all", "[a]", "`c`", "https://", "![d]", "#4", "\x00", "_f_",
+                   "$g$", "\u202e"):  # fmt: skip
         assert markup not in row, markup
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,6 +280,15 @@ def test_checks_have_to_be_green(result: CheckResult | None, expected: str) -> N
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         GateSpec(**setting)
+
+
+@pytest.mark.parametrize("profile", sorted((PROJECT / "profiles").glob("*.yaml")),
+                         ids=lambda file: file.stem)  # fmt: skip
+def test_a_shipped_profile_forgets_no_past_failure_that_it_can_be_asked(profile: Path) -> None:
+    ops = yaml.safe_load(profile.read_text("utf-8"))["ops"]
+    asked = "labels" not in ops.get("validated_dataset", {}).get("config", {})  # tickets' fields
+    spec = GateSpec(**ops["gate_verdict"]["config"])
+    assert (spec.minimum_regression >= 0.7, spec.minimum_safety >= 0.9) == (asked, asked)
 
 
 def test_the_documentation_lists_every_setting_with_its_default() -> None:

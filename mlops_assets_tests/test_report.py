@@ -7,14 +7,18 @@ import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation import page, scoring
+from mlops_assets.evaluation import latency, page, scoring
 from mlops_assets.evaluation.examples import show_answer
+from mlops_assets.evaluation.generation import Subject
+from mlops_assets.evaluation.latency import time_side_by_side
 from mlops_assets.evaluation.records import read_records
 from mlops_assets.evaluation.report import read_report
+from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.home import Home
 from mlops_assets.refs import Row
 from mlops_assets_tests.conftest import VERSIONS
@@ -194,6 +198,30 @@ def read_pair(home) -> dict[str, dict[str, float]]:
     """The timings of candidate and champion, which were taken in one go."""
     (folder,) = (home.root / "artifacts" / "latency").iterdir()
     return json.loads((folder / "latency.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("p95", "kept"),
+    [
+        ([20.0, 10.0, 11.0, 10.0], (10.0, 11.0)),  # slower when it was first, and not when last
+        ([20.0, 10.0, 11.0, 21.0], (21.0, 11.0)),  # slower both times: the lesser ratio
+        ([None, None, None, None], (None, None)),
+    ],
+)
+def test_only_what_is_slower_first_and_last_is_slower(home, parts, monkeypatch, p95, kept) -> None:
+    asked, timings = [], iter(p95)
+
+    def time_requests(_store, subject, _rows, _spec) -> dict[str, Any]:
+        asked.append(subject.name)
+        return {"p95_ms": next(timings)}
+
+    monkeypatch.setattr(latency, "time_requests", time_requests)
+    bundle = measure(home, parts).bundle
+    pair = [Subject(name, bundle.base, None, 6) for name in ("tuned", "champion")]
+    split = home.store.path(parts["dataset_splits"].artifact) / "test.jsonl"
+    found = time_side_by_side(home.store, pair, split, [], EvaluationSpec()).summary
+    assert asked == ["tuned", "champion", "champion", "tuned"]
+    assert tuple(found[name]["p95_ms"] for name in ("tuned", "champion")) == kept
 
 
 def test_a_champion_whose_bytes_changed_is_refused_by_name(home, parts, model_folders) -> None:

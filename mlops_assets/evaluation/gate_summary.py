@@ -19,7 +19,8 @@ SIGNS = {
 }
 LONGEST = 300  # characters of a cell
 ROOM = 28_000  # characters of each of two tables: GitHub takes comments of 65,536
-MARKUP = re.compile(r"[\\`*\[\]<>|&@#~]|:(?=//)|(?<=www)\.")
+MARKUP = re.compile(r"[\\`*\[\]<>|&@#~$]|:(?=//)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_])")
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # the direction of what follows
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -114,7 +115,7 @@ def _table(criteria: Sequence[Criterion]) -> list[str]:
 
 def _text(text: str) -> str:
     """Any text as what GitHub's Markdown shows as just that, in one line."""
-    shown = " ".join(_xml(text).split())
+    shown = TURNING.sub("\N{REPLACEMENT CHARACTER}", " ".join(_xml(text).split()))
     shown = shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", shown)
 
