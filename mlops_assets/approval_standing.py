@@ -211,7 +211,10 @@ def _state(
     champion = next((row for row in reversed(ours) if row.decision.outcome == PROMOTED), None)
     if (champion.entry if champion else 0) != request.terms.replaces:
         since = f"version {champion.decision.version}" if champion else "none"
-        return OUTDATED, f"the champion changed meanwhile (now {since}): evaluate again"
+        return OUTDATED, (
+            f"the champion changed meanwhile (now {since}): the newest candidate is evaluated"
+            " against it by itself (sensor `champion_changed`, job `reevaluate`)"
+        )
     if now >= request.terms.expires:
         return EXPIRED, f"the request expired at {stamp(request.terms.expires)}"
     return OPEN, ""

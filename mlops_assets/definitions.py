@@ -5,7 +5,7 @@ import dagster as dg
 from mlops_assets.console import console, say_errors_plainly
 from mlops_assets.dataset import defs as dataset
 from mlops_assets.evaluation import defs as evaluation
-from mlops_assets.jobs import SCHEDULES, make_jobs, run_failure_alert
+from mlops_assets.jobs import SCHEDULES, champion_changed, make_jobs, run_failure_alert
 from mlops_assets.monitoring import defs as monitoring
 from mlops_assets.profiles import check_settings, load_profile
 from mlops_assets.promotion import defs as promotion
@@ -34,7 +34,7 @@ def _build() -> dg.Definitions:
     automation = dg.Definitions(
         jobs=make_jobs(assets, profile),
         schedules=SCHEDULES,
-        sensors=[run_failure_alert],
+        sensors=[run_failure_alert, champion_changed],
         resources=RESOURCES,
         loggers={"console": console},
     )

@@ -1,4 +1,5 @@
-"""Jobs and schedules over the asset groups, and the alert of a failed run.
+"""Jobs and schedules over the asset groups, the alert of a failed run, and the second evaluation
+of a candidate whose champion was replaced.
 
 A job is a selection of groups; the profile gives its default settings.
 """
@@ -9,9 +10,11 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.gate_alert import gate_of_run, stopped_message
 from mlops_assets.home import Home
 from mlops_assets.profiles import check_settings, restrict
+from mlops_assets.reevaluation import find_outdated
 from mlops_assets.resources import Alerts, fail_mlflow_run, settings_of
 from mlops_assets.verdicts import PASS
 from mlops_assets.webhook import Message
@@ -32,6 +35,10 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "evaluate": (
         "Measure the latest adapter beside base, champion and baselines.",
         ("evaluation",),
+    ),
+    "reevaluate": (
+        "Measure the latest adapter against a new champion; ask for approval where it passes.",
+        ("evaluation", "promotion"),
     ),
     "monitor": ("Read production's records and report drift.", ("monitoring",)),
 }
@@ -116,4 +123,23 @@ def _failed_message(run: dg.DagsterRun, why: str) -> Message:
         title=f"Run of {run.job_name} failed",
         facts=(("Run", run.run_id[:8]), ("Job", run.job_name)),
         details=tuple(line for line in why.splitlines() if line.strip())[:MOST_LINES],
+    )
+
+
+@dg.sensor(
+    job_name="reevaluate",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `reevaluate` when another candidate became the champion meanwhile.",
+)
+def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Of two that promote at once one wins; this has the other meet the new champion, once."""
+    try:
+        found = find_outdated(Home.from_environment())
+    except LineageError as error:
+        return dg.SkipReason(str(error))
+    if isinstance(found, str):
+        return dg.SkipReason(found)
+    return dg.RunRequest(
+        run_key=found.key, tags={"mlops/trigger": "champion", "mlops/reason": found.reason}
     )

@@ -31,6 +31,12 @@ REQUESTED, APPROVED, REJECTED = "requested", "approved", "rejected"
 PROMOTED = "promoted"
 KEPT, NO_VERDICT = "kept", "no_verdict"  # rows from before there was a gate with these verdicts
 
+MEET_THE_NEW_CHAMPION = (
+    "The sensor `champion_changed` has the newest candidate evaluated against the new champion;"
+    " where no daemon runs, start the job `reevaluate`."
+)
+"""What follows for a candidate that lost to another."""
+
 GENESIS = "0" * 64
 """What the first row names as the hash of the row before it."""
 APPEND_ATTEMPTS = 50
@@ -145,7 +151,7 @@ class Ledger:
         if (entry := self.find(decision.key)) is None:
             raise LineageError(
                 f"The champion of {decision.model} changed while this candidate was judged.",
-                "Run again: the evaluation will compare with the new champion.",
+                MEET_THE_NEW_CHAMPION,
             )
         return entry
 

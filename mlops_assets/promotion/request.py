@@ -16,7 +16,13 @@ from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
 from mlops_assets.home import Home
-from mlops_assets.ledger import PROMOTED, REQUESTED, Decision, LedgerEntry
+from mlops_assets.ledger import (
+    MEET_THE_NEW_CHAMPION,
+    PROMOTED,
+    REQUESTED,
+    Decision,
+    LedgerEntry,
+)
 from mlops_assets.promotion.spec import PromotionSpec
 from mlops_assets.refs import DecisionRef, GateRef, RegisteredModelRef
 from mlops_assets.release_check import find_void
@@ -84,7 +90,7 @@ def open_request(
     if compared != (champion.decision.bundle.digest if champion else None):
         raise LineageError(
             f"The champion changed since the gate compared {version} with it.",
-            "Run again: the evaluation will compare with the new champion.",
+            MEET_THE_NEW_CHAMPION,
         )
     question = Question(registered, judged.artifact, judged.report, gate.criteria, champion, policy)
     found = ask(home, question, author, run, now)
