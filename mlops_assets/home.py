@@ -65,7 +65,8 @@ class Home:
 
     @property
     def mlflow_is_local(self) -> bool:
-        return not os.environ.get("MLFLOW_TRACKING_URI")
+        # MLflow writes its URI into the environment: compare it, do not ask whether it is set.
+        return self.mlflow_uri == f"sqlite:///{self.mlflow_database}"
 
     @property
     def mlflow_uri(self) -> str:

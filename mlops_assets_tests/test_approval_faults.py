@@ -6,7 +6,7 @@ on, until one lives to the end. MLflow is the real one, on SQLite.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -54,11 +54,13 @@ def two_versions(tracked_home: Home) -> Home:
     return tracked_home
 
 
-def killed_after(writes: int, work: Callable[[], None]) -> bool:
+def killed_after(
+    writes: int, work: Callable[[], object], counted: Sequence[tuple[Any, str]] = WRITES
+) -> bool:
     """Run ``work`` in a process of its own that dies of SIGKILL right after so many writes."""
     if (child := os.fork()) == 0:
         try:
-            _die_after(writes)
+            _die_after(writes, counted)
             work()
             os._exit(0)
         except BaseException:
@@ -68,7 +70,7 @@ def killed_after(writes: int, work: Callable[[], None]) -> bool:
     return ended != 0
 
 
-def _die_after(writes: int) -> None:
+def _die_after(writes: int, among: Sequence[tuple[Any, str]]) -> None:
     done = 0
 
     def counted(write: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +83,7 @@ def _die_after(writes: int) -> None:
 
         return wrapped
 
-    for owner, name in WRITES:
+    for owner, name in among:
         setattr(owner, name, counted(getattr(owner, name)))
 
 

@@ -1,6 +1,5 @@
 """Two that promote at once: one wins, the other is evaluated against the new champion."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.gate import record_verdict
 from mlops_assets.home import Home
-from mlops_assets.ledger import PASSED, PROMOTED, Decision
+from mlops_assets.ledger import FAILED, PASSED, PROMOTED, Decision
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval import approve, reject
 from mlops_assets.promotion.request import open_request
@@ -160,16 +159,10 @@ def test_the_job_compares_with_the_new_champion(lineage: LineageRun, tmp_path: P
         home.ledger.append(won)
         assert isinstance(find_outdated(home), Outdated)
         done = execute_job("reevaluate", home=home.root, MLOPS_LEDGER_URL=url)
-        assert done.code == 0, done.output
-        rows = home.ledger.entries()
+        first, _, second = [row.decision for row in home.ledger.entries()]
         assert isinstance(find_outdated(home), str)
-    verdicts = [row.decision for row in rows if row.decision.outcome == PASSED]
-    against = [said.evidence["champion"] for said in verdicts]
-    assert against == [None, rival.digest]
-    assert verdicts[1].bundle.digest == judged.bundle.digest
-    assert [row.decision.bundle.digest for row in rows if row.decision.outcome == PROMOTED] == [
-        rival.digest,
-        judged.bundle.digest,
-    ]
-    report = home.latest("eval_report")
-    assert json.loads(dump_ref(report))["champion"] == rival.digest  # type: ignore[arg-type]
+    assert done.code == 1, "the same weights are no better than themselves"
+    assert "0.0 points" in done.output
+    assert (first.outcome, first.evidence["champion"]) == (PASSED, None)
+    assert (second.outcome, second.evidence["champion"]) == (FAILED, rival.digest)
+    assert first.bundle.digest == second.bundle.digest == judged.bundle.digest

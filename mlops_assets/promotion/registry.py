@@ -141,8 +141,7 @@ def glance(home: Home, name: str) -> Registered | None:
 
     None proves nothing: callers then ask MLflow itself.
     """
-    # MLflow writes its URI into the environment: compare it, do not ask whether it is set.
-    if home.mlflow_uri != f"sqlite:///{home.mlflow_database}" or not home.mlflow_database.is_file():
+    if not home.mlflow_is_local or not home.mlflow_database.is_file():
         return None
     uri = f"{home.mlflow_database.as_uri()}?mode=ro"
     try:
