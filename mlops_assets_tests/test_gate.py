@@ -133,9 +133,15 @@ def test_a_changed_report_is_refused(home: Home) -> None:
         decide_gate(home.store, home.checks, report, FAST)
 
 
+@pytest.mark.parametrize("other", [{"champion": "e" * 64},
+                                   {"bundle": replace(BUNDLE, prompt="q" * 64)}])  # fmt: skip
+def test_a_report_of_another_bundle_is_refused(home: Home, other: dict[str, Any]) -> None:
+    with pytest.raises(LineageError, match="another candidate or champion"):
+        decide_gate(home.store, home.checks, replace(store_report(home), **other), FAST)
+
+
 def test_a_champion_that_still_passes_gets_no_row(home: Home) -> None:
-    report = replace(store_report(home), champion=BUNDLE.digest)
-    ref = decide_gate(home.store, home.checks, report, FAST)
+    ref = decide_gate(home.store, home.checks, store_report(home), FAST)
     gate = replace(read_gate(home.store, ref), champion=BUNDLE.digest)
     assert record_verdict(home.ledger, "m", ref, gate) is None
     assert home.ledger.entries() == []

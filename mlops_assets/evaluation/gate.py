@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import ArtifactStore, Recipe, digest_json
+from mlops_assets.artifacts import SHORT, ArtifactStore, LineageError, Recipe, digest_json
 from mlops_assets.checks import (
     NO_LEAKAGE,
     TEMPLATE_FIDELITY,
@@ -66,7 +66,8 @@ def decide_gate(
 ) -> GateRef:
     """The gate's result on a report; ``checks`` is the directory of recorded checks.
 
-    Raises LineageError when the report is missing, was changed, or is of another bundle.
+    Raises LineageError when the report is missing, was changed, or is of another candidate or
+    champion than its reference says.
     """
     results = _find_checks(store, checks, evaluated)
     known = {name: asdict(result) if result else None for name, result in results.items()}
@@ -145,6 +146,13 @@ def headline(gate: Gate) -> str:
 
 def _find_checks(store: ArtifactStore, checks: Path, evaluated: EvalReportRef) -> Checks:
     report = read_report(store, evaluated.artifact)
+    said = (evaluated.bundle.digest, evaluated.champion)
+    if said != (report.get("candidate"), report.get("champion")):
+        raise LineageError(
+            f"The report {evaluated.artifact.key[:SHORT]} is of another candidate or champion than"
+            " its reference says.",
+            "Materialise `eval_report` again.",
+        )
     provenance = report.get("provenance") or {}
     looked_at = {
         NO_LEAKAGE: str(provenance.get("splits")),
