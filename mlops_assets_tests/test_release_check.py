@@ -11,8 +11,8 @@ from mlops_assets.approvers import approvers_file
 from mlops_assets.artifacts import Artifact, LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import REJECTED, Decision, LedgerEntry
-from mlops_assets.promotion import registry
-from mlops_assets.promotion.approval import approve, reject
+from mlops_assets.promotion import approval, registry
+from mlops_assets.promotion.approval import approve, reject, settle
 from mlops_assets.promotion.audit import audit
 from mlops_assets.release_check import find_void, verify_release
 from mlops_assets.verdicts import FAIL
@@ -76,6 +76,20 @@ def test_what_changed_before_the_last_approval_is_not_promoted(
     flip(place(home, getattr(make_bundle(home), part), file))
     with pytest.raises(LineageError, match=rf"is void: .*{file}"):
         approve(home, 1, "bob", "fine", bob.key, now=NOON)
+    assert home.ledger.champion(MODEL) is None
+
+
+def test_a_void_release_that_a_crash_left_unpromoted_can_be_rejected(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request(home)
+    ada = enlist(home, "ada")
+    with monkeypatch.context() as crash:
+        crash.setattr(approval, "settle", lambda *_: None)  # the approval's row was the last write
+        approve(home, 1, "ada", "fine", ada.key, now=NOON)
+    flip(place(home, make_bundle(home).adapter, "adapter_model.safetensors"))
+    assert settle(home, MODEL, NOON) is None
+    assert reject(home, 1, "ada", "it was changed", ada.key, now=NOON).promoted is None
     assert home.ledger.champion(MODEL) is None
 
 

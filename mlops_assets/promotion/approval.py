@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.approval_requests import (
+    OPEN,
     OUTDATED,
     Request,
     Standing,
@@ -143,6 +144,8 @@ def record(home: Home, answer: SignedStatement, now: datetime | None = None) -> 
     after = standing(home.ledger.entries(), request, approvers, now)
     if after.state == OUTDATED:
         raise _refusal(request, said.action, said.name, after.reason)
+    if after.state == OPEN and not after.missing:  # it changed while this approval was taken
+        verify_release(home, request.entry)
     promoted = home.ledger.find(_promotion_key(request)) if after.state == PROMOTED else None
     aliases = follow(home, promoted.decision) if promoted else {}
     return Answer(row, after, promoted, aliases)
@@ -151,24 +154,27 @@ def record(home: Home, answer: SignedStatement, now: datetime | None = None) -> 
 def settle(home: Home, model: str, now: datetime | None = None) -> LedgerEntry | None:
     """Promote the request of ``model`` that has all its approvals; None where there is none.
 
-    Signatures, list of approvers, champion and bytes are read and verified anew. Raises
-    LineageError when the release changed since, or another process promoted something first.
+    Signatures, list of approvers, champion and bytes are read and verified anew. A release that
+    changed since is passed over with a warning: it must not stand in the way of others, nor of
+    its own rejection. Raises LineageError when another process promoted something first.
     """
     now, entries = now or utc_now(), home.ledger.entries()
-    waiting = (
-        found
-        for found in pending(entries, read_approvers(home), now)
-        if found.request.entry.decision.model == model and not found.missing
-    )
-    if (found := next(waiting, None)) is None:
-        return None
-    verify_release(home, found.request.entry)
-    try:
-        promoted = home.ledger.append(_promotion(found), now, after=entries[-1])
-    except Overtaken:  # by a rejection, perhaps
-        return settle(home, model, now)
-    logger.info("version %d promoted: %s", promoted.decision.version, promoted.decision.reason)
-    return promoted
+    for found in pending(entries, read_approvers(home), now):
+        request = found.request
+        if request.entry.decision.model != model or found.missing:
+            continue
+        try:
+            verify_release(home, request.entry)
+        except LineageError as void:
+            logger.warning("not promoted: %s", void.problem)
+            continue
+        try:
+            promoted = home.ledger.append(_promotion(found), now, after=entries[-1])
+        except Overtaken:  # by a rejection, perhaps
+            return settle(home, model, now)
+        logger.info("version %d promoted: %s", promoted.decision.version, promoted.decision.reason)
+        return promoted
+    return None
 
 
 def follow(home: Home, decided: Decision) -> Mapping[str, int]:
