@@ -26,6 +26,7 @@ from mlops_assets.training.compute_ceiling import find_ceiling
 from mlops_assets.training.encoding import Encoded, Example
 from mlops_assets.training.flops import epoch_flops
 from mlops_assets.training.memory_plan import decide_checkpointing, plan_memory
+from mlops_assets.training.packed_attention import NAME as PACKED
 from mlops_assets.training.peak_memory import measured_peak
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
@@ -126,6 +127,8 @@ def _ours(folder: Path, rows: Encoded, spec: FinetuneSpec, scratch: Path) -> Any
 
 def _trl(folder: Path, rows: Encoded, spec: FinetuneSpec, scratch: Path) -> Any:
     model = load_base(folder, spec)
+    if model.config._attn_implementation == PACKED:
+        model.set_attn_implementation("sdpa")  # stock packs nothing
     return _stock_trainer(model, adapter_config(model, spec), folder, rows, spec, scratch)
 
 

@@ -174,6 +174,10 @@ class LineageRun:
     def status(self) -> Any:
         return run_command("mlops", "status", "--json", home=self.home).json
 
+    def copy(self, folder: Path) -> "LineageRun":
+        """For a test that runs something in it: what others see stays as it was."""
+        return LineageRun(shutil.copytree(self.home, folder / "home", symlinks=True), self.first)
+
 
 @pytest.fixture(scope="session")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> LineageRun:

@@ -81,7 +81,8 @@ def test_the_suites_were_asked_and_every_answer_is_kept(lineage: LineageRun) -> 
     )
 
 
-def test_nothing_is_done_twice(lineage: LineageRun) -> None:
+def test_nothing_is_done_twice(lineage: LineageRun, tmp_path: Path) -> None:
+    lineage = lineage.copy(tmp_path)
     before = lineage.status
     again = execute_job("lineage", home=lineage.home)
     assert again.code == 0, again.output
@@ -140,12 +141,14 @@ def test_no_raw_address_or_card_number_is_shown(lineage: LineageRun) -> None:
     assert not [value for value in planted if value in lineage.first.output]
 
 
-def test_the_evaluation_job_alone(lineage: LineageRun) -> None:
-    ended = execute_job("evaluate", "-c", "profiles/tiny.yaml", home=lineage.home)
+def test_the_evaluation_job_alone(lineage: LineageRun, tmp_path: Path) -> None:
+    home = lineage.copy(tmp_path).home
+    ended = execute_job("evaluate", "-c", "profiles/tiny.yaml", home=home)
     assert ended.code == 0, ended.output
 
 
-def test_shifted_traffic_drifts(lineage: LineageRun) -> None:
+def test_shifted_traffic_drifts(lineage: LineageRun, tmp_path: Path) -> None:
+    lineage = lineage.copy(tmp_path)
     ended = execute_job("monitor", home=lineage.home, MLOPS_PROFILE="tiny-shifted")
     assert ended.code == 0, ended.output
     drift = json.loads(json.dumps(lineage.status["drift"]))

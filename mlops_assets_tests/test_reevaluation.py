@@ -1,7 +1,6 @@
 """Two that promote at once: one wins, the other is evaluated against the new champion."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +146,7 @@ def test_what_people_decided_on_is_not_asked_again(
 @pytest.mark.slow
 def test_the_job_compares_with_the_new_champion(lineage: LineageRun, tmp_path: Path) -> None:
     """The candidate of a real run lost to a release that generates otherwise."""
-    home = Home(shutil.copytree(lineage.home, tmp_path / "real", symlinks=True))
+    home = Home(lineage.copy(tmp_path).home)
     judged = home.latest("gate_verdict")
     assert isinstance(judged, GateRef)
     rival = replace(judged.bundle, generation={**judged.bundle.generation, "max_new_tokens": 40})

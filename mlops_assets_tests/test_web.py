@@ -68,13 +68,14 @@ class Web:
 
 
 @pytest.fixture(scope="module")
-def web(lineage: LineageRun) -> Iterator[Web]:
+def web(lineage: LineageRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    home = lineage.copy(tmp_path_factory.mktemp("web")).home
     ports = {name: free_port() for name in SERVERS}
     options = [word for name in SERVERS for word in (f"--{name}-port", str(ports[name]))]
     process = subprocess.Popen(
         [script("mlops"), "dev", *options],
         cwd=PROJECT,
-        env=environment_for(lineage.home),
+        env=environment_for(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
