@@ -1,6 +1,7 @@
 """Homes for tests, and one real run of the job `lineage` that many tests look at."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -70,11 +71,18 @@ def _ctrl_c() -> None:
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test sees the developer's state, nor another test's."""
-    for name in (*OURS, *SERVICES):
-        monkeypatch.delenv(name, raising=False)
+    _forget_services()
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     yield
     run_lock.release()
+    _forget_services()
+
+
+def _forget_services() -> None:
+    """For good: mlflow.set_tracking_uri writes the environment, also in a fixture that others
+    share, and what monkeypatch took away there it would put back."""
+    for name in (*OURS, *SERVICES):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
