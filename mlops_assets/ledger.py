@@ -15,13 +15,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
-from mlops_assets.artifacts import LineageError, canonical_json, digest_json
+from mlops_assets.artifacts import LineageError, canonical_json
+from mlops_assets.ledger_table import CHAIN_COLUMNS, DECISIONS, columns, prepare, row_hash
 from mlops_assets.refs import ReleaseBundle
 
 PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
@@ -40,34 +40,6 @@ MEET_THE_NEW_CHAMPION = (
 GENESIS = "0" * 64
 """What the first row names as the hash of the row before it."""
 APPEND_ATTEMPTS = 50
-
-_metadata = sa.MetaData()
-_decisions = sa.Table(
-    "decisions",
-    _metadata,
-    sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("at", sa.String, nullable=False),
-    # What was asked: asking the same again finds the same row.
-    sa.Column("key", sa.String, nullable=False, unique=True),
-    sa.Column("outcome", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("model", sa.String, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("bundle_digest", sa.String, nullable=False),
-    sa.Column("bundle", sa.Text, nullable=False),
-    sa.Column("evidence", sa.Text, nullable=False),
-    # The promotion that a promotion replaces, 0 for a model's first. Two processes that
-    # decide at the same time cannot both replace the same champion: the database refuses
-    # the second.
-    sa.Column("replaces", sa.Integer, nullable=True),
-    sa.UniqueConstraint("model", "replaces"),
-    # Both are null in rows from before there was a chain.
-    sa.Column("previous", sa.String, nullable=True),
-    sa.Column("hash", sa.String, nullable=True),
-)
-_CHAIN = sa.Index("decisions_chain", _decisions.c.previous, unique=True)
-_CHAIN_COLUMNS = ("previous", "hash")
-_HASHED = tuple(name for name in _decisions.c.keys() if name not in ("entry", "hash"))  # noqa: SIM118
 
 
 @dataclass(frozen=True)
@@ -137,7 +109,7 @@ class Ledger:
         """
         values = _values(decision, at or datetime.now(UTC))
         try:
-            self._prepare()
+            prepare(self._engine)
             for _ in range(APPEND_ATTEMPTS):
                 before = self._head()
                 if (entry := self.find(decision.key)) is not None:
@@ -184,11 +156,11 @@ class Ledger:
     def _rows(self) -> list[Mapping[str, Any]]:
         try:
             with self._engine.connect() as connection:
-                if not (present := _columns(connection)):
+                if not (present := columns(connection)):
                     return []
-                chosen = [column for column in _decisions.c if column.name in present]
-                rows = connection.execute(sa.select(*chosen).order_by(_decisions.c.entry))
-                return [dict.fromkeys(_CHAIN_COLUMNS) | dict(row._mapping) for row in rows]
+                chosen = [column for column in DECISIONS.c if column.name in present]
+                rows = connection.execute(sa.select(*chosen).order_by(DECISIONS.c.entry))
+                return [dict.fromkeys(CHAIN_COLUMNS) | dict(row._mapping) for row in rows]
         except sa.exc.SQLAlchemyError as error:
             raise self._unreachable(error) from error
 
@@ -202,37 +174,10 @@ class Ledger:
         row = {**values, "previous": previous}
         try:
             with self._engine.begin() as connection:
-                connection.execute(_decisions.insert().values(**row, hash=_hash(row)))
+                connection.execute(DECISIONS.insert().values(**row, hash=row_hash(row)))
         except sa.exc.IntegrityError:
             return False
         return True
-
-    def _prepare(self) -> None:
-        """Create the table, or give one from before there was a chain its columns."""
-        self._make_private()
-        try:
-            with self._engine.begin() as connection:
-                present = _columns(connection)
-                for name in _CHAIN_COLUMNS:
-                    if present and name not in present:
-                        adding = f"ALTER TABLE decisions ADD COLUMN {name} VARCHAR"
-                        connection.execute(sa.text(adding))
-                if present:
-                    _CHAIN.create(connection, checkfirst=True)
-                _metadata.create_all(connection)
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
-            # Another process did the same at the same moment, or nothing works at all.
-            with self._engine.connect() as connection:
-                if not set(_CHAIN_COLUMNS) <= _columns(connection):
-                    raise
-
-    def _make_private(self) -> None:
-        """An SQLite ledger is created readable and writable by its owner alone."""
-        file = self._engine.url.database
-        if self._engine.dialect.name == "sqlite" and file not in (None, "", ":memory:"):
-            path = Path(file)
-            path.touch(mode=0o600)
-            path.chmod(0o600)
 
     def _unreachable(self, error: Exception) -> LineageError:
         # The URL may carry a password: SQLAlchemy's rendering hides it, the error's may not.
@@ -240,14 +185,6 @@ class Ledger:
             f"The decision ledger {self._engine.url} cannot be used ({type(error).__name__}).",
             "Check that the database runs and that its disk has room, then run again.",
         )
-
-
-def _columns(connection: sa.Connection) -> set[str]:
-    """The columns of the table as it stands, none before the first row."""
-    inspector = sa.inspect(connection)
-    if not inspector.has_table(_decisions.name):
-        return set()
-    return {str(column["name"]) for column in inspector.get_columns(_decisions.name)}
 
 
 def _values(decision: Decision, at: datetime) -> dict[str, Any]:
@@ -263,11 +200,6 @@ def _values(decision: Decision, at: datetime) -> dict[str, Any]:
         "evidence": canonical_json(decision.evidence).decode(),
         "replaces": decision.replaces,
     }
-
-
-def _hash(row: Mapping[str, Any]) -> str:
-    """SHA-256 over every column but the row's number, which the database gives."""
-    return digest_json({name: row[name] for name in _HASHED})
 
 
 def _entry(row: Mapping[str, Any], previous: str) -> LedgerEntry:
@@ -293,7 +225,7 @@ def _entry(row: Mapping[str, Any], previous: str) -> LedgerEntry:
         evidence,
         row["replaces"],
     )
-    computed = _hash({**row, "previous": row["previous"] or previous})
+    computed = row_hash({**row, "previous": row["previous"] or previous})
     return LedgerEntry(
         row["entry"],
         row["at"],

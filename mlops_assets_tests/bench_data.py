@@ -24,6 +24,7 @@ from mlops_assets.dataset.datadocs import quiet_context
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.dataset.expectations import ValidationSpec, row_expectations
 from mlops_assets.dataset.row_frame import answer_object, row_frame
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.synthetic import Mix, answer, draw_labels, write_text
 
 SEED = 20261101
@@ -104,7 +105,7 @@ def ours(path: Path) -> Iterator[str]:
     """Hash, read, redact, validate and split; then search for leaks. What the assets do."""
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore(Path(folder) / "artifacts")
-        raw = sources.observe(sources.RawDatasetSpec(path=str(path)))
+        raw = sources.observe(RawDatasetSpec(path=str(path)))
         ref = validation.validate(store, raw, ValidationSpec())
         parts = splits.split(store, ref, splits.SplitSpec())
         yield "our validated_dataset and dataset_splits"

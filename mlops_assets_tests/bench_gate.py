@@ -17,8 +17,8 @@ from mlops_assets.checks import CheckResult
 from mlops_assets.evaluation.gate import judge
 from mlops_assets.evaluation.gate_evidence import Evidence, Suite
 from mlops_assets.evaluation.gate_spec import GateSpec
-from mlops_assets.evaluation.paired_tests import holm
 from mlops_assets.evaluation.records import TEST
+from mlops_assets.multiple_tests import holm
 from mlops_assets.verdicts import FAIL, PASS, overall
 
 GATES = 2000

@@ -26,6 +26,11 @@ WORDS = {
     ("priority", "high"): ("urgent", "immediately"),
     ("priority", "low"): ("whenever", "someday"),
 }
+LIBRARY_NOTES = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
+]
+"""What peft and torch say of themselves: the `pytestmark` of tests that load these models."""
 Parts = dict[str, SplitsRef | BaseModelRef | AdapterRef]
 SPEC = EvaluationSpec(
     batch_size=16, max_new_tokens=16, latency_requests=3, ragas_rows=40, suites=""

@@ -57,6 +57,7 @@ def build_all(store_at: Path, data: Path, **changes: dict[str, Any]) -> dict[str
     """Run every stage; returns what each hands to the next, by asset."""
     from mlops_assets.artifacts import ArtifactStore
     from mlops_assets.dataset import expectations, sources, splits, validation
+    from mlops_assets.dataset.spec import RawDatasetSpec
     from mlops_assets.evaluation import report
     from mlops_assets.evaluation.spec import EvaluationSpec
     from mlops_assets.trackers import TrackedRun
@@ -64,7 +65,7 @@ def build_all(store_at: Path, data: Path, **changes: dict[str, Any]) -> dict[str
 
     store = ArtifactStore(store_at)
     given = {name: SETTINGS[name] | changes.get(name, {}) for name in STAGES}
-    raw = sources.observe(sources.RawDatasetSpec(path=str(data)))
+    raw = sources.observe(RawDatasetSpec(path=str(data)))
     valid = validation.validate(
         store, raw, expectations.ValidationSpec(**given["validated_dataset"])
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.dataset import expectations, sources, validation
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.refs import RawDatasetRef, ValidatedRef
 
@@ -33,7 +34,7 @@ def observed(tmp_path: Path, lines: list[Any]) -> RawDatasetRef:
     path = tmp_path / "data.jsonl"
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return sources.observe(sources.RawDatasetSpec(path=str(path)))
+    return sources.observe(RawDatasetSpec(path=str(path)))
 
 
 def validated(

@@ -15,6 +15,7 @@ from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import read_report
 from mlops_assets.home import Home
 from mlops_assets_tests.small_evaluation import (
+    LIBRARY_NOTES,
     SPEC,
     Parts,
     copy_files,
@@ -25,10 +26,7 @@ from mlops_assets_tests.small_evaluation import (
 )
 
 # Libraries speaking of each other: peft to transformers, torch to torch.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
-]
+pytestmark = LIBRARY_NOTES
 
 
 @pytest.fixture

@@ -19,13 +19,10 @@ from mlops_assets.evaluation.defs import EvaluationConfig, defs, eval_report, ga
 from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, Decision
 from mlops_assets.resources import RefIOManager, Tracking, Workspace
-from mlops_assets_tests.small_evaluation import SPEC, Parts, measure
+from mlops_assets_tests.small_evaluation import LIBRARY_NOTES, SPEC, Parts, measure
 
 # Libraries speaking of each other: peft to transformers, torch to torch.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
-]
+pytestmark = LIBRARY_NOTES
 
 
 @pytest.fixture

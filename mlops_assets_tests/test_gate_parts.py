@@ -11,7 +11,7 @@ from mlops_assets.checks import CheckResult
 from mlops_assets.evaluation.gate import judge
 from mlops_assets.evaluation.gate_evidence import Evidence, make_evidence
 from mlops_assets.evaluation.gate_spec import GateSpec
-from mlops_assets.evaluation.paired_tests import holm
+from mlops_assets.multiple_tests import holm
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, Criterion, overall
 from mlops_assets_tests.gate_reports import (
     ITEMS,

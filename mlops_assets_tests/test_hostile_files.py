@@ -11,6 +11,7 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import lines, sources
 from mlops_assets.dataset.sources import Candidate
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets_tests.test_readers import (
     ANSWER,
     CALLING,
@@ -206,11 +207,11 @@ def test_a_format_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(LineageError, match="has no field 'question'"):
         read(tmp_path / "data.jsonl", mapping={"prompt": "question"})
     with pytest.raises(ValueError, match="none of our names"):
-        sources.RawDatasetSpec(path="x", mapping={"question": "prompt"})
+        RawDatasetSpec(path="x", mapping={"question": "prompt"})
 
 
 def test_dots_in_a_path_are_resolved(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     written(tmp_path, "data.jsonl", {"messages": CHAT})
-    raw = sources.locate(sources.RawDatasetSpec(path=str(tmp_path / "below" / ".." / "data.jsonl")))
+    raw = sources.locate(RawDatasetSpec(path=str(tmp_path / "below" / ".." / "data.jsonl")))
     assert raw.path == str(tmp_path / "data.jsonl")

@@ -13,6 +13,7 @@ from mlops_assets.dataset import importing, sources
 from mlops_assets.dataset.formats import FORMATS
 from mlops_assets.dataset.records import FORMS as LINE_FAULTS
 from mlops_assets.dataset.records import MISSING, REASONS
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.privacy import DEFAULT_POLICY, Detector
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import run_command
@@ -118,7 +119,7 @@ def test_every_part_of_a_row_survives(tmp_path: Path) -> None:
     }
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(record))
-    raw = sources.locate(sources.RawDatasetSpec(path=str(path)))
+    raw = sources.locate(RawDatasetSpec(path=str(path)))
     (row,) = sources.candidates(raw, "group", ["lang"], "label", Detector(DEFAULT_POLICY))
     assert json.loads(json.dumps(importing.canonical(row))) == record
 

@@ -26,6 +26,7 @@ from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.judge_server import CALIBRATION, JudgeServer, serve_judge, write_calibration
 from mlops_assets_tests.small_evaluation import (
+    LIBRARY_NOTES,
     copy_files,
     make_rows,
     make_splits,
@@ -34,10 +35,7 @@ from mlops_assets_tests.small_evaluation import (
 )
 
 # Libraries speaking of each other: peft to transformers, torch to torch.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
-]
+pytestmark = LIBRARY_NOTES
 
 ROWS, JUDGED = 12, 5
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.dataset import sources, validation
 from mlops_assets.dataset.expectations import ValidationSpec
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.synthetic import tickets_lines
 from mlops_assets.refs import ValidatedRef, read_rows
 
@@ -25,7 +26,7 @@ def written(folder: Path, lines: list[str]) -> Path:
 
 
 def validated(folder: Path, lines: list[str], name: str = "a", **settings: Any) -> ValidatedRef:
-    raw = sources.observe(sources.RawDatasetSpec(path=str(written(folder, lines))))
+    raw = sources.observe(RawDatasetSpec(path=str(written(folder, lines))))
     store = ArtifactStore(folder / name / "artifacts")
     return validation.validate(store, raw, ValidationSpec(**settings))
 
@@ -145,7 +146,7 @@ from mlops_assets.dataset.expectations import ValidationSpec
 validation.CHUNK_ROWS = 1000
 for name in sys.argv[2:]:
     folder = Path(sys.argv[1])
-    raw = sources.observe(sources.RawDatasetSpec(path=str(folder / name)))
+    raw = sources.observe(RawDatasetSpec(path=str(folder / name)))
     store = ArtifactStore(folder / "artifacts")
     ref = validation.validate(store, raw, ValidationSpec())
     parts = splits.split(store, ref, splits.SplitSpec())

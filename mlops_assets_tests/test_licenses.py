@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets import licenses
-from mlops_assets.dataset.sources import RawDatasetSpec
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.licenses import declared_license, spdx
 from mlops_assets.training.spec import BaseModelSpec
 

@@ -17,6 +17,7 @@ from mlops_assets.dataset.dice import Dice
 from mlops_assets.home import Home
 from mlops_assets.monitoring import defs, distances, drift, features, prediction_log
 from mlops_assets.monitoring.features import Classes, Numbers
+from mlops_assets.multiple_tests import holm
 from mlops_assets.refs import (
     DriftReportRef,
     PredictionLogRef,
@@ -180,13 +181,13 @@ def test_a_slice_that_production_does_not_log_is_left_out() -> None:
 
 
 def test_holm() -> None:
-    assert distances.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert distances.holm([]) == []
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=12))
 def test_holm_only_raises_and_keeps_the_order(p_values: list[float]) -> None:
-    corrected = distances.holm(p_values)
+    corrected = holm(p_values)
     assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
     pairs = sorted(zip(p_values, corrected, strict=True))
     assert [c for _, c in pairs] == sorted(c for _, c in pairs)

@@ -13,9 +13,9 @@ from mlops_assets.evaluation.paired_tests import (
     Difference,
     bootstrap_means,
     compare,
-    holm,
     tango,
 )
+from mlops_assets.multiple_tests import holm
 
 DRAWS, SEED = 2000, 7
 

@@ -18,7 +18,8 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import versioning
 from mlops_assets.dataset.pinned_sources import PinnedSource, parse
-from mlops_assets.dataset.sources import RawDatasetSpec, observe
+from mlops_assets.dataset.sources import observe
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.home import Home
 from mlops_assets.refs import RawDatasetRef
 from mlops_assets_tests.conftest import S3Server

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import sources
 from mlops_assets.dataset.importing import import_source
-from mlops_assets.dataset.sources import RawDatasetSpec
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.strict_json import parse_object
 from mlops_assets.privacy import Detector
 from mlops_assets.profiles import PROJECT
@@ -105,7 +105,7 @@ from mlops_assets.privacy import Detector
 seen, said = {}, ""
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    raw = sources.locate(sources.RawDatasetSpec(path=sys.argv[1]))
+    raw = sources.locate(RawDatasetSpec(path=sys.argv[1]))
     for row in sources.candidates(raw, "group", [], "label", Detector({})):
         seen[row.form] = seen.get(row.form, 0) + 1
 except LineageError as error:

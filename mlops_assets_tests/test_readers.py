@@ -11,6 +11,7 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import sources
 from mlops_assets.dataset.sources import Candidate
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.privacy import DEFAULT_POLICY, Detector
 
 QUESTION = {"role": "user", "content": "Weather in Oslo?"}
@@ -27,7 +28,7 @@ SOUND = json.dumps({"messages": CHAT})
 
 def read(path: Path, **settings: Any) -> list[Candidate]:
     """Every candidate of the source, with the default settings."""
-    raw = sources.locate(sources.RawDatasetSpec(path=str(path), **settings))
+    raw = sources.locate(RawDatasetSpec(path=str(path), **settings))
     return list(sources.candidates(raw, "group", [], "label", Detector(DEFAULT_POLICY)))
 
 
@@ -109,7 +110,7 @@ JSON_LINES: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
 def test_json_lines(tmp_path: Path, case: str) -> None:
     record, named, expected = JSON_LINES[case]
     path = written(tmp_path, "data.jsonl", record)
-    raw = sources.locate(sources.RawDatasetSpec(path=str(path)))
+    raw = sources.locate(RawDatasetSpec(path=str(path)))
     assert raw.format == named
     (row,) = read(path)
     assert row.form == "object"
@@ -182,7 +183,7 @@ def test_values_of_slices_are_texts(tmp_path: Path) -> None:
     path = written(
         tmp_path, "data.jsonl", {"messages": CHAT, "year": 2026, "paid": True, "tags": []}
     )
-    raw = sources.locate(sources.RawDatasetSpec(path=str(path)))
+    raw = sources.locate(RawDatasetSpec(path=str(path)))
     names = ["year", "paid", "tags", "nothing"]
     (row,) = sources.candidates(raw, "group", names, "label", Detector(DEFAULT_POLICY))
     assert row.slices == {"year": "2026", "paid": "true", "tags": "unknown", "nothing": "unknown"}

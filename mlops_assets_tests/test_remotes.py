@@ -13,7 +13,8 @@ import pytest
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import fetching, versioning
-from mlops_assets.dataset.sources import RawDatasetSpec, observe
+from mlops_assets.dataset.sources import observe
+from mlops_assets.dataset.spec import RawDatasetSpec
 
 ROWS = "".join(
     json.dumps({"id": f"t-{number}", "messages": [{"role": "user", "content": "hello"}]}) + "\n"

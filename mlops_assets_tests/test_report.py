@@ -23,6 +23,7 @@ from mlops_assets.home import Home
 from mlops_assets.refs import Row
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.small_evaluation import (
+    LIBRARY_NOTES,
     SPEC,
     Parts,
     answer,
@@ -36,10 +37,7 @@ from mlops_assets_tests.small_evaluation import (
 )
 
 # Libraries speaking of each other: peft to transformers, torch to torch.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
-]
+pytestmark = LIBRARY_NOTES
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from mlops_assets.artifacts import LineageError, Recipe
 from mlops_assets.dataset import expectations, sources, splits, validation
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
@@ -87,9 +88,7 @@ def train(home: Home) -> Submission:
     """An adapter that was really trained; what its report says does not matter here."""
     store = home.store
     checks = expectations.ValidationSpec(min_rows=1, slices=[])
-    validated = validation.validate(
-        store, sources.observe(sources.RawDatasetSpec(path=DATA)), checks
-    )
+    validated = validation.validate(store, sources.observe(RawDatasetSpec(path=DATA)), checks)
     divided = splits.split(store, validated, splits.SplitSpec())
     base = provide(store, divided, BaseModelSpec(**TINY))
     tuned = finetune(store, divided, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")

@@ -17,6 +17,7 @@ from mlops_assets import privacy
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.dataset import expectations, leakage, sources, splits, validation, versioning
 from mlops_assets.dataset.faults import FAULTS, PERSONAL_DATA
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.splits import SplitSpec
 from mlops_assets.dataset.synthetic import LABELS, tickets_lines
 from mlops_assets.refs import ValidatedRef, read_rows
@@ -32,7 +33,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtifactStore, Va
     folder = tmp_path_factory.mktemp("shipped")
     path = folder / "tickets.jsonl"
     path.write_text("".join(f"{line}\n" for line in tickets_lines(ROWS, SEED)), encoding="utf-8")
-    raw = sources.observe(sources.RawDatasetSpec(path=str(path)))
+    raw = sources.observe(RawDatasetSpec(path=str(path)))
     store = ArtifactStore(folder / "home" / "artifacts")
     return store, validation.validate(store, raw, expectations.ValidationSpec())
 
@@ -74,7 +75,7 @@ def test_missing_data_is_rebuilt_by_dvc_once_for_all_who_ask(
         == (versioning.pin(ROOT / "data/raw/tickets.jsonl") or pytest.fail("not pinned")).version
     )
     with ThreadPoolExecutor(2) as both:  # two runs begin at the same moment
-        ref, other = both.map(sources.observe, [sources.RawDatasetSpec()] * 2)
+        ref, other = both.map(sources.observe, [RawDatasetSpec()] * 2)
     assert ref == other
     assert ref.committed
     said = "data/raw/tickets.jsonl is missing: rebuilding it with `dvc repro`"
@@ -102,7 +103,7 @@ def test_changed_data_is_kept_and_called_uncommitted(checkout: Path) -> None:
     mine = json.dumps(ticket(2)) + "\n" + json.dumps(ticket(3)) + "\n"
     path.write_text(mine)
     assert versioning.current_version(path) == versioning.dvc_hash(path) != before
-    ref = sources.observe(sources.RawDatasetSpec())
+    ref = sources.observe(RawDatasetSpec())
     assert not ref.committed
     assert path.read_text() == mine
     assert (checkout / "data/production/shifted").is_dir()  # what was missing is rebuilt
@@ -115,7 +116,7 @@ def test_rebuilt_data_that_differs_from_the_pin_is_refused(checkout: Path) -> No
     forged = lock.read_text().replace(pinned.version, "f" * 32)
     lock.write_text(forged)
     with pytest.raises(LineageError, match=r"pins f{32}.*dvc repro"):
-        sources.observe(sources.RawDatasetSpec())
+        sources.observe(RawDatasetSpec())
     assert lock.read_text() == forged
     assert not (checkout / "data/raw/tickets.jsonl").exists()
 

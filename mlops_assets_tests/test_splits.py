@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.dataset import expectations, leakage, sources, splits, validation
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.splits import SplitSpec
 from mlops_assets.refs import Row, SplitsRef, ValidatedRef, read_rows, write_jsonl
 
@@ -65,7 +66,7 @@ def write_csv(folder: Path, train: list[tuple[str, str]], test: list[tuple[str, 
 def split_csv(
     store: ArtifactStore, folder: Path, **settings: Any
 ) -> tuple[ValidatedRef, SplitsRef]:
-    raw = sources.observe(sources.RawDatasetSpec(path=str(folder), format="labelled_csv"))
+    raw = sources.observe(RawDatasetSpec(path=str(folder), format="labelled_csv"))
     limits: dict[str, Any] = {"labels": {"intent": []}, "require_timestamp": False} | settings
     ref = validation.validate(store, raw, expectations.ValidationSpec(**limits))
     return ref, splits.split(store, ref, SplitSpec())

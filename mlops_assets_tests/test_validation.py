@@ -10,6 +10,7 @@ import pytest
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.dataset import expectations, formats, sources, validation
 from mlops_assets.dataset.records import Record
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.synthetic import LABELS
 from mlops_assets.refs import read_rows
 from mlops_assets_tests.sound_tickets import observed, ticket, validated
@@ -167,7 +168,7 @@ def test_data_changed_while_it_is_read(
 def test_unreadable_file(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "data.jsonl").write_bytes(content)
     with pytest.raises(LineageError, match=says):
-        sources.observe(sources.RawDatasetSpec(path=str(tmp_path / "data.jsonl")))
+        sources.observe(RawDatasetSpec(path=str(tmp_path / "data.jsonl")))
 
 
 def test_missing_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +180,9 @@ def test_missing_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     }
     for path, says in cases.items():
         with pytest.raises(LineageError, match=says):
-            sources.observe(sources.RawDatasetSpec(path=path))
+            sources.observe(RawDatasetSpec(path=path))
     with pytest.raises(LineageError, match=r"train\.csv cannot be read"):
-        sources.observe(sources.RawDatasetSpec(path=str(tmp_path), format="labelled_csv"))
+        sources.observe(RawDatasetSpec(path=str(tmp_path), format="labelled_csv"))
 
 
 def test_keys_that_are_personal_data_become_pseudonyms(

@@ -23,6 +23,7 @@ from mlops_assets.dataset import (
 from mlops_assets.dataset.lines import SHOWN
 from mlops_assets.dataset.markdown import balance_picture, label_mix, preview
 from mlops_assets.dataset.records import REASONS
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.home import Home
 from mlops_assets.privacy import excerpt
 from mlops_assets.profiles import asset_config
@@ -34,7 +35,7 @@ PREVIEW = 5  # rows shown on an asset's page
 SLICE_COLUMNS = ("slice", "value", "rows")
 
 
-class RawDatasetConfig(sources.RawDatasetSpec, dg.Config):
+class RawDatasetConfig(RawDatasetSpec, dg.Config):
     """Run config of ``raw_dataset``."""
 
 

@@ -23,7 +23,8 @@ from mlops_assets.dataset import formats, sources
 from mlops_assets.dataset.conversations import NAMES
 from mlops_assets.dataset.records import MISSING, SOUND, hint
 from mlops_assets.dataset.row_index import QuarantinedLine
-from mlops_assets.dataset.sources import Candidate, RawDatasetSpec
+from mlops_assets.dataset.sources import Candidate
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.privacy import DEFAULT_POLICY, Detector, excerpt
 from mlops_assets.progress import progress
 from mlops_assets.refs import RawDatasetRef

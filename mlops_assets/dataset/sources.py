@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import fetching, formats, pinned_sources, versioning
@@ -24,7 +23,7 @@ from mlops_assets.dataset.conversations import (
 )
 from mlops_assets.dataset.lines import BLOCK, SHOWN, open_plain
 from mlops_assets.dataset.records import SOUND, Record
-from mlops_assets.licenses import spdx
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.privacy import BLOCKED, Detector, pseudonym, redact
 from mlops_assets.refs import Message, RawDatasetRef
 
@@ -34,45 +33,6 @@ DERIVED = 16  # hex digits of an id or group that is made from the content
 LABELLED = {"prompt": "text", "label": "category"}
 
 _ISO_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-
-
-class RawDatasetSpec(BaseModel):
-    """Where the data lies and how it is written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str = Field(
-        "data/raw/tickets.jsonl",
-        min_length=1,
-        description="File or directory, relative to the working directory or the checkout, or a"
-        " pinned source (hf://, lakefs://, s3://; see docs/versions.md); ${VARIABLES} of the"
-        " environment are filled in.",
-    )
-    format: str = Field(
-        "auto",
-        pattern=f"^(auto|{'|'.join(formats.FORMATS)})$",
-        description=f"`auto`, or one of {', '.join(formats.FORMATS)}; see docs/data.md.",
-    )
-    mapping: dict[str, str] = Field(
-        default_factory=dict,
-        description="Field or column of the source by our name for it, where the two differ;"
-        f" our names are {', '.join(NAMES)}.",
-    )
-
-    license: str = Field(
-        "",
-        max_length=200,
-        description="The data's licence, an SPDX expression or `unknown`; for the model card.",
-    )
-
-    _license_is_spdx = field_validator("license")(spdx)
-
-    @field_validator("mapping")
-    @classmethod
-    def _known_names(cls, mapping: dict[str, str]) -> dict[str, str]:
-        if unknown := [name for name in mapping if name not in NAMES]:
-            raise ValueError(f"{unknown[0]!r} is none of our names, {', '.join(NAMES)}")
-        return mapping
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ from typing import Any
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.comparison import Comparison, Difference, Pair, compare_records
+from mlops_assets.evaluation.excerpts import excerpt_in_one_line
 from mlops_assets.evaluation.recorded import Recorded, find_recorded
 from mlops_assets.home import Home
-from mlops_assets.privacy import redact
-
-LONGEST_EXCERPT = 420  # characters of a text in an example
 
 
 @dataclass(frozen=True)
@@ -106,20 +104,12 @@ def _examples(one: Comparison, most: int) -> Examples:
 def _example(pair: Pair) -> Example:
     return Example(
         item=pair.after.item,
-        asked=_excerpt(pair.after.input),
-        reference=_excerpt(pair.after.reference),
-        before=_excerpt(pair.before.output),
-        after=_excerpt(pair.after.output),
+        asked=excerpt_in_one_line(pair.after.input),
+        reference=excerpt_in_one_line(pair.after.reference),
+        before=excerpt_in_one_line(pair.before.output),
+        after=excerpt_in_one_line(pair.after.output),
         changes=pair.changes,
     )
-
-
-def _excerpt(text: str) -> str:
-    """The beginning, in one line, without personal data and without control characters, which a
-    terminal would obey."""
-    line, _ = redact(" ".join(text.split()))
-    printed = "".join(letter for letter in line if letter.isprintable())
-    return printed if len(printed) <= LONGEST_EXCERPT else printed[: LONGEST_EXCERPT - 1] + "…"
 
 
 def _side(side: Recorded) -> dict[str, Any]:

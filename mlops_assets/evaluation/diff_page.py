@@ -19,6 +19,7 @@ from mlops_assets.evaluation.diff_table import (
     leading_by_slice,
     pairing,
 )
+from mlops_assets.html_pages import page_environment
 
 TEMPLATE = "diff.html.jinja"
 
@@ -38,17 +39,8 @@ def write_diff_page(path: Path, found: Diff) -> None:
 
 def render(found: Diff) -> str:
     """The page's HTML."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"minus": _with_minus_signs, "breakable": _breakable}
+    filters = {"minus": _with_minus_signs, "breakable": _breakable}
+    environment = page_environment(Path(__file__).parent, filters)
     return environment.get_template(TEMPLATE).render(
         found=found,
         columns=COLUMNS,

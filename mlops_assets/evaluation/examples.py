@@ -7,14 +7,13 @@ from typing import Any
 
 from mlops_assets.evaluation import metrics
 from mlops_assets.evaluation.comparison import Comparison, Pair
+from mlops_assets.evaluation.excerpts import excerpt
 from mlops_assets.evaluation.records import TEST, Record
 from mlops_assets.evaluation.scoring import Scored
-from mlops_assets.privacy import redact
 from mlops_assets.refs import Row
 
 BETTER, WORSE, WRONG = "better", "worse", "wrong"  # the last: with both
 LISTS = (BETTER, WORSE, WRONG)
-LONGEST_EXCERPT = 420  # characters of a text in an example
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,3 @@ def show_answer(reference: str, output: str) -> ShownAnswer:
 def _text(reference: str, output: str) -> ShownAnswer:
     shown = excerpt(output.strip()) or "(nothing)"
     return ShownAnswer(shown, (("answer", shown, metrics.is_same_text(reference, output)),))
-
-
-def excerpt(text: str) -> str:
-    """The beginning; without personal data also where the policy leaves it in rows."""
-    text, _ = redact(text)
-    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlops_assets.evaluation.gate_evidence import CHAMPION, OURS, Evidence, Suite
 from mlops_assets.evaluation.gate_floors import decide, suites_of, undecided, unscored
 from mlops_assets.evaluation.gate_spec import SUPERIORITY, GateSpec
-from mlops_assets.evaluation.paired_tests import Difference, compare, holm
+from mlops_assets.evaluation.paired_tests import Difference, compare
+from mlops_assets.multiple_tests import holm
 from mlops_assets.verdicts import FAIL, PASS, Criterion
 
 if TYPE_CHECKING:

@@ -11,8 +11,10 @@ from typing import Any
 
 from mlops_assets.evaluation import metrics, scoring
 from mlops_assets.evaluation.comparison import Comparison
-from mlops_assets.evaluation.examples import excerpt, split_examples, suite_examples
+from mlops_assets.evaluation.examples import split_examples, suite_examples
+from mlops_assets.evaluation.excerpts import excerpt
 from mlops_assets.evaluation.scoring import Scored
+from mlops_assets.html_pages import page_environment
 from mlops_assets.refs import Row
 
 TEMPLATE = "report.html.jinja"
@@ -66,23 +68,14 @@ def render(
     compared: Sequence[Comparison],
 ) -> str:
     """The page's HTML."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "percent": percent,
         "points": points,
         "plain": plain,
         "metric": metric_name,
         "excerpt": excerpt,
     }
+    environment = page_environment(Path(__file__).parent, filters)
     rival = rival_of(report)
     return environment.get_template(TEMPLATE).render(
         report=report,

@@ -9,7 +9,6 @@ more is lost.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -188,15 +187,6 @@ def bootstrap_means(differences: "Scores", resamples: int, seed: int) -> "Scores
         for left in range(resamples, 0, -size)
     ]
     return np.sort(np.concatenate(means))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number by Holm's method (1979), in the same order."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not p_values:
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
 def _share(wrong: Any) -> float:

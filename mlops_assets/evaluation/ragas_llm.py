@@ -28,6 +28,7 @@ from mlops_assets.progress import progress
 
 logger = logging.getLogger(__name__)
 
+ONLY_ASYNCHRONOUS = "ragas asked for an answer outside the event loop, where no judge waits"
 NO_EMBEDDINGS = "no embeddings: set judge_embedding_model or judge_encoder"
 NO_CONTEXTS = "no row of the sample has contexts"
 RUBRIC_SCORE = "rubric_score"
@@ -173,8 +174,8 @@ class _Asking:
         class Judge(InstructorBaseRagasLLM):  # type: ignore[misc]
             statements: int | None = None
 
-            def generate(self, prompt: str, response_model: type[BaseModel]) -> BaseModel:
-                raise NotImplementedError("ragas is asked asynchronously")
+            def generate(self, *_: Any, **__: Any) -> BaseModel:
+                raise NoVerdictError(ONLY_ASYNCHRONOUS)
 
             async def agenerate(self, prompt: str, response_model: type[BaseModel]) -> BaseModel:
                 scored = levels if "score" in response_model.model_fields else None
@@ -240,8 +241,8 @@ def _embedding(embed: Embed | None) -> Any:
     from ragas.embeddings.base import BaseRagasEmbedding
 
     class Embedding(BaseRagasEmbedding):  # type: ignore[misc]
-        def embed_text(self, text: str, **_: Any) -> list[float]:
-            raise NotImplementedError("ragas is asked asynchronously")
+        def embed_text(self, *_: Any, **__: Any) -> list[float]:
+            raise NoVerdictError(ONLY_ASYNCHRONOUS)
 
         async def aembed_text(self, text: str, **_: Any) -> list[float]:
             if embed is None:

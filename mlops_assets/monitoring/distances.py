@@ -56,16 +56,6 @@ def _total_variation(drawn: Any, pooled: Any) -> Any:
     return abs(drawn / n - (pooled - drawn) / (pooled.sum() - n)).sum(axis=1) / 2
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Holm 1979): family-wise, no assumption of independence."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, highest = [1.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
-
-
 def psi_of_classes(reference: Sequence[str], current: Sequence[str]) -> float:
     """Population stability index over the classes of both sides."""
     before, now = Counter(reference), Counter(current)

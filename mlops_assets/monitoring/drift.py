@@ -22,6 +22,7 @@ from mlops_assets.monitoring import distances
 from mlops_assets.monitoring.drift_page import write_page, write_plot
 from mlops_assets.monitoring.features import Column, Numbers, make_columns
 from mlops_assets.monitoring.prediction_log import RECORDS, read_records
+from mlops_assets.multiple_tests import holm
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, Versions, read_rows
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def compare(columns: Sequence[Column], spec: DriftSpec) -> dict[str, ColumnDrift
     results = [_effect_and_p(column, spec.seed) for column in columns]
     # A value that is missing must not shrink the family: it counts as p = 1 here, and the
     # verdict is withheld in any case.
-    corrected = distances.holm([1.0 if math.isnan(p) else p for _, p in results])
+    corrected = holm([1.0 if math.isnan(p) else p for _, p in results])
     return {
         column.name: ColumnDrift(
             kind=column.kind,

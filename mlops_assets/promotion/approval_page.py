@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.html_pages import page_environment
 from mlops_assets.promotion.report_view import number, percent, plain, points
 from mlops_assets.statements import MAX_REASON
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
@@ -57,23 +58,14 @@ def moment(text: str) -> str:
 
 
 def _render(template: str, nonce: str, **values: Any) -> str:
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "percent": percent,
         "points": points,
         "plain": plain,
         "number": number,
         "moment": moment,
     }
+    environment = page_environment(Path(__file__).parent, filters)
     return environment.get_template(template).render(nonce=nonce, tones=TONES, **values)
 
 
