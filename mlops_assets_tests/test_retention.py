@@ -28,7 +28,8 @@ from mlops_assets.ledger import (
 )
 from mlops_assets.promotion import pruning, registry
 from mlops_assets.promotion.pruning import prune
-from mlops_assets.promotion.retention import RetentionSpec, trash
+from mlops_assets.promotion.retention import trash
+from mlops_assets.promotion.spec import RetentionSpec
 from mlops_assets.promotion.submission import Submission
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RegisteredModelRef
@@ -97,6 +98,17 @@ def test_of_a_refused_candidate_the_evidence_stays_and_the_weights_may_go(
     prune(home, NOTHING_SPARED, delete=True)
     left = {role for role, artifact in parts(refused).items() if lies(home, artifact)}
     assert left == {"report", "gate"}
+
+
+def test_what_was_found_of_kept_rows_stays_with_them(home: Home) -> None:
+    kept, other = make_submission(home, "a"), make_submission(home, "b")
+    findings = [
+        build(home.store, "leakage_report", seed, {"leakage.json": seed}, splits=rows.digest)
+        for seed, rows in (("a", kept.splits.artifact), ("b", other.splits.artifact))
+    ]
+    write_row(home, kept, PROMOTED)
+    prune(home, NOTHING_SPARED, delete=True)
+    assert [lies(home, found) for found in findings] == [True, False]
 
 
 def test_what_the_latest_refs_name_stays_with_its_inputs(home: Home) -> None:
