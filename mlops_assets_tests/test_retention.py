@@ -58,7 +58,7 @@ def test_what_was_found_of_kept_rows_stays_with_them(home: Home) -> None:
     kept = make_submission(home)
     others = build(home.store, "dataset_splits", "others", {"test.jsonl": "{1}"})
     findings = [
-        build(home.store, "leakage_report", "x", {"leakage.json": "{}"}, splits=rows.digest)
+        build(home.store, "leakage_report", "x", {"l.json": rows.digest}, splits=rows.digest)
         for rows in (kept.splits.artifact, others)
     ]
     write_row(home, kept, PROMOTED)
