@@ -18,7 +18,14 @@ from mlops_assets.approval_requests import (
     Standing,
 )
 from mlops_assets.approvers import Approvers
-from mlops_assets.ledger import APPROVED, PROMOTED, REJECTED, REQUESTED, LedgerEntry
+from mlops_assets.ledger import (
+    APPROVED,
+    PROMOTED,
+    REJECTED,
+    REQUESTED,
+    LedgerEntry,
+    last_champion,
+)
 from mlops_assets.statements import (
     APPROVE,
     REJECT,
@@ -208,7 +215,7 @@ def _state(
         (row.decision.outcome, row.decision.version) == (REQUESTED, asked.version) for row in later
     ):
         return SUPERSEDED, "a later request has taken its place"
-    champion = next((row for row in reversed(ours) if row.decision.outcome == PROMOTED), None)
+    champion = last_champion(ours)
     if (champion.entry if champion else 0) != request.terms.replaces:
         since = f"version {champion.decision.version}" if champion else "none"
         return OUTDATED, (

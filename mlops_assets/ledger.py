@@ -1,4 +1,5 @@
-"""The decision ledger: every verdict, request, approval and promotion, with its evidence.
+"""The decision ledger: every verdict, request, approval, promotion and step of a release, with
+its evidence.
 
 Rows are only ever appended. The current champion is what the rows add up to; MLflow's
 aliases are a projection of it. It stands beside the artifact store, not inside a stage,
@@ -12,7 +13,7 @@ forks, however many processes append.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,10 @@ PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
 REQUESTED, APPROVED, REJECTED = "requested", "approved", "rejected"
 """What people are asked, and what each of them said."""
 PROMOTED = "promoted"
+SHADOW, CANARY, RELEASED, ROLLED_BACK = "shadow", "canary", "released", "rolled_back"
+"""What the gateway does with what was promoted, step by step: see ``release_state``."""
+CHAMPIONS = (PROMOTED, ROLLED_BACK)
+"""Outcomes that name a champion: the one promoted, or the one that a rollback restores."""
 KEPT, NO_VERDICT = "kept", "no_verdict"  # rows from before there was a gate with these verdicts
 
 MEET_THE_NEW_CHAMPION = (
@@ -54,7 +59,8 @@ class Decision:
     bundle: ReleaseBundle
     evidence: dict[str, Any]
     replaces: int | None = None
-    """Entry of the champion that a promotion replaces, 0 without any; None if not promoted."""
+    """Entry of the champion that a promotion replaces, 0 without any, or that a rollback undoes;
+    None for every other outcome."""
 
 
 @dataclass(frozen=True)
@@ -133,17 +139,11 @@ class Ledger:
 
     def entries(self) -> list[LedgerEntry]:
         """Every row, oldest first."""
-        found: list[LedgerEntry] = []
-        previous = GENESIS
-        for row in self._rows():
-            found.append(_entry(row, previous))
-            previous = found[-1].hash or found[-1].computed
-        return found
+        return read_rows(self.rows())
 
     def champion(self, model: str | None = None) -> LedgerEntry | None:
-        """The last promotion, of ``model`` or of any: the release in force."""
-        promoted = self.promotions(model)
-        return promoted[-1] if promoted else None
+        """The last promotion or rollback, of ``model`` or of any: the release in force."""
+        return last_champion(self.entries(), model)
 
     def promotions(self, model: str | None = None) -> list[LedgerEntry]:
         """Every promotion, of ``model`` or of any, oldest first."""
@@ -153,7 +153,22 @@ class Ledger:
             if row.decision.outcome == PROMOTED and model in (None, row.decision.model)
         ]
 
-    def _rows(self) -> list[Mapping[str, Any]]:
+    def tip(self) -> tuple[int, str | None] | None:
+        """Number and hash of the last row, None before the first: whether there is something new
+        costs one look."""
+        try:
+            with self._engine.connect() as connection:
+                if not columns(connection):
+                    return None
+                chosen = (DECISIONS.c.entry, DECISIONS.c.hash)
+                last = sa.select(*chosen).order_by(DECISIONS.c.entry.desc()).limit(1)
+                found = connection.execute(last).first()
+        except sa.exc.SQLAlchemyError as error:
+            raise self._unreachable(error) from error
+        return (found.entry, found.hash) if found else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as it stands: JSON types, so that a copy of it is a ledger to be read too."""
         try:
             with self._engine.connect() as connection:
                 if not (present := columns(connection)):
@@ -185,6 +200,29 @@ class Ledger:
             f"The decision ledger {self._engine.url} cannot be used ({type(error).__name__}).",
             "Check that the database runs and that its disk has room, then run again.",
         )
+
+
+def last_champion(entries: Sequence[LedgerEntry], model: str | None = None) -> LedgerEntry | None:
+    """The last of these rows that names a champion, of ``model`` or of any."""
+    named = (
+        row
+        for row in reversed(entries)
+        if row.decision.outcome in CHAMPIONS and model in (None, row.decision.model)
+    )
+    return next(named, None)
+
+
+def read_rows(rows: Iterable[Mapping[str, Any]]) -> list[LedgerEntry]:
+    """Rows of the table, or of a copy of it, every hash computed anew from what they say.
+
+    Raises LineageError when one of them cannot be read.
+    """
+    found: list[LedgerEntry] = []
+    previous = GENESIS
+    for row in rows:
+        found.append(_entry(row, previous))
+        previous = found[-1].hash or found[-1].computed
+    return found
 
 
 def _values(decision: Decision, at: datetime) -> dict[str, Any]:

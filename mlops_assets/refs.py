@@ -269,7 +269,7 @@ class DecisionRef:
     entry: int
     """The ledger row of the request, or of the promotion that left nothing to ask; 0 without."""
     state: str
-    """``open``, ``rejected``, ``promoted``, ``inconclusive`` or ``fail``."""
+    """``open``, ``rejected``, ``promoted``, ``rolled_back``, ``inconclusive`` or ``fail``."""
     version: int
     bundle: str
     """Digest of the release bundle."""

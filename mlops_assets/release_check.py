@@ -3,7 +3,8 @@
 Before a promotion, in `mlops status` and before serving: the files of base model, chat
 template, adapter and prompt are hashed again, the bundle of the ledger's row must be the one
 whose digest was signed, and the signatures must be of approvers who are on the list now. One
-changed byte anywhere makes the approval void.
+changed byte anywhere makes the approval void. A step of a release and a rollback have the
+approvals of the promotion that they are about; without one they have none.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import Approvers, read_approvers
 from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_file, digest_json
 from mlops_assets.home import Home
-from mlops_assets.ledger import PROMOTED, REQUESTED, LedgerEntry
+from mlops_assets.ledger import PROMOTED, REQUESTED, ROLLED_BACK, LedgerEntry
+from mlops_assets.release_state import STEPS, released_by
+from mlops_assets.rollback_statement import find_flaw
 from mlops_assets.verdicts import PASS, load_gate
 
 TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -29,18 +32,23 @@ def template_digest(base: Path) -> str:
     return digest_json({path.name: digest_file(path) for path in present})
 
 
-def verify_release(home: Home, entry: LedgerEntry) -> tuple[str, ...]:
-    """Verify the release of a row that requests or promotes; returns who approved it.
+def verify_release(
+    home: Home, entry: LedgerEntry, entries: Sequence[LedgerEntry] | None = None
+) -> tuple[str, ...]:
+    """Verify the release of a row that requests, promotes, releases or rolls back; returns who
+    approved it.
 
     Nobody has to have approved what is only requested yet, nor what was promoted before there
-    were approvals. Raises LineageError that says what changed.
+    were approvals. ``entries`` is a copy of the ledger, for where it cannot be read. Raises
+    LineageError that says what changed.
     """
     name = f"{entry.decision.model} version {entry.decision.version}"
     try:
         verify_bundle(home, entry)
         if entry.decision.outcome == REQUESTED:
             verify_evidence(home, Request.of(entry))
-        return verify_approvals(home.ledger.entries(), entry, read_approvers(home))
+        known = home.ledger.entries() if entries is None else entries
+        return verify_approvals(known, entry, read_approvers(home))
     except LineageError as error:
         raise LineageError(f"The approval of {name} is void: {error.problem}", REMEDY) from error
 
@@ -85,6 +93,11 @@ def verify_approvals(
     entries: Sequence[LedgerEntry], entry: LedgerEntry, approvers: Approvers
 ) -> tuple[str, ...]:
     """The names of those who approved. Raises LineageError when the signatures do not suffice."""
+    if entry.decision.outcome in STEPS:
+        promotion = released_by(entries, entry)
+        if entry.decision.outcome == ROLLED_BACK and (flaw := find_flaw(entries, entry, approvers)):
+            raise _void(f"ledger entry {entry.entry}: {flaw}.")
+        return verify_approvals(entries, promotion, approvers)
     if entry.decision.outcome != PROMOTED:
         return ()
     if precedes_approvals(entries, entry):

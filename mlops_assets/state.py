@@ -12,7 +12,7 @@ from mlops_assets.approval_standing import pending, standing
 from mlops_assets.approvers import Approvers, read_approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import LedgerEntry
+from mlops_assets.ledger import LedgerEntry, last_champion
 from mlops_assets.refs import (
     DriftReportRef,
     EvalReportRef,
@@ -22,6 +22,8 @@ from mlops_assets.refs import (
     ValidatedRef,
 )
 from mlops_assets.release_check import find_void
+from mlops_assets.release_state import ReleaseState, read_release
+from mlops_assets.release_view import recent_steps, release_json
 from mlops_assets.statements import stamp
 
 
@@ -45,6 +47,9 @@ class State:
     champion: LedgerEntry | None
     void: str | None
     """What of the champion is not what was approved; None if all is."""
+    release: ReleaseState
+    steps: tuple[Mapping[str, Any], ...]
+    """The last rows of the release, oldest first."""
     ledger_entries: int
 
     def as_json(self) -> dict[str, Any]:
@@ -52,6 +57,7 @@ class State:
         return {
             "champion": self.champion and _champion(self.champion) | {"void": self.void},
             "candidate": self.registered and _candidate(self.registered),
+            "release": release_json(self.release) | {"decisions": list(self.steps)},
             "last_report": self.report and self._last_report(self.report),
             "quarantine": self.validated and _quarantine(self.validated),
             "drift": self.drift and _drift(self.drift),
@@ -89,7 +95,8 @@ def read_state(home: Home) -> State:
     evaluated = _latest(home, "eval_report", EvalReportRef)
     registered = _latest(home, "registered_model", RegisteredModelRef)
     entries, approvers = home.ledger.entries(), read_approvers(home)
-    champion = home.ledger.champion(registered.name if registered else None)
+    champion = last_champion(entries, registered.name if registered else None)
+    model = champion.decision.model if champion else ""
     now = utc_now()
     return State(
         home=home,
@@ -104,6 +111,8 @@ def read_state(home: Home) -> State:
         drift=_latest(home, "drift_report", DriftReportRef),
         champion=champion,
         void=find_void(home, champion) if champion else None,
+        release=read_release(entries, model),
+        steps=tuple(recent_steps(entries, model)),
         ledger_entries=len(entries),
     )
 

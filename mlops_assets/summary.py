@@ -10,6 +10,7 @@ from rich.table import Table
 from mlops_assets.approval_requests import OPEN, Standing, ways_to_approve
 from mlops_assets.artifacts import SHORT
 from mlops_assets.ledger import PROMOTED
+from mlops_assets.release_view import release_line
 from mlops_assets.state import State
 from mlops_assets.statements import stamp
 
@@ -73,11 +74,14 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
     if (approval := state.approval) is not None:
         yield "Approval", escape(_approval(approval))
     champion = state.champion
-    unsigned = champion and "request" not in champion.decision.evidence
+    promoted = champion and champion.decision.outcome == PROMOTED
+    unsigned = champion and promoted and "request" not in champion.decision.evidence
     nobody = ", from before there were approvals: nobody signed for it" if unsigned else ""
     yield "Champion", f"version {champion.decision.version}{nobody}" if champion else "none yet"
     if state.void:
         yield "", f"[bold red]void: {escape(state.void)}[/bold red]"
+    if champion:
+        yield "Release", escape(release_line(state.release))
     if (drift := state.drift) is not None:
         which = f" in {', '.join(drift.columns)}" if drift.columns else ""
         yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"

@@ -3,7 +3,7 @@
 ``candidate`` is the newest registered version. ``challenger`` passed the gate and waits for
 its approval; it has no such alias any longer once it is approved, rejected, expired, or
 compared with a champion that is no more. ``champion`` is the version in force, ``previous`` the
-one before it.
+one that a rollback would restore.
 """
 
 import logging
@@ -13,7 +13,8 @@ from datetime import datetime
 
 from mlops_assets.approval_standing import pending
 from mlops_assets.approvers import Approvers
-from mlops_assets.ledger import PROMOTED, LedgerEntry
+from mlops_assets.ledger import LedgerEntry
+from mlops_assets.release_state import read_release
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,13 @@ def _wanted(
     entries: Sequence[LedgerEntry], model: str, registered: Registered, now: datetime
 ) -> dict[str, int | None]:
     ours = [row for row in entries if row.decision.model == model]
-    promoted = [row for row in ours if row.decision.outcome == PROMOTED]
+    release = read_release(ours, model)
     # Whether a request is open does not depend on who may answer it.
     waiting = [found.request.entry for found in pending(ours, Approvers(), now)]
     named = {
         CHALLENGER: waiting[-1] if waiting else None,
-        CHAMPION: promoted[-1] if promoted else None,
-        PREVIOUS: promoted[-2] if len(promoted) > 1 else None,
+        CHAMPION: release.champion,
+        PREVIOUS: release.restores,
     }
     return {CANDIDATE: max(registered.versions, default=None)} | {
         alias: _version(alias, entry, registered) for alias, entry in named.items()

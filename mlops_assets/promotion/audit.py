@@ -1,7 +1,8 @@
 """Read the ledger against itself: the chain of hashes, and every decision replayed.
 
 The chain finds a row that was changed, taken out, put in or moved. Replaying finds what the chain
-alone does not: a promotion without its approvals, or of another bundle than was approved. What
+alone does not: a promotion without its approvals or of another bundle than was approved, a step of
+a release that cannot have followed, a rollback to what never was in force. What
 neither can find is rows cut off at the end; whoever wants to keeps the head that an audit printed,
 and asks with ``expected`` whether it still stands.
 """
@@ -17,6 +18,7 @@ from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import (
     APPROVED,
+    CHAMPIONS,
     FAILED,
     GENESIS,
     INCONCLUSIVE,
@@ -25,12 +27,14 @@ from mlops_assets.ledger import (
     REJECTED,
     REQUESTED,
     LedgerEntry,
+    last_champion,
 )
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.aliases import CHAMPION
 from mlops_assets.release_check import precedes_approvals, verify_approvals
+from mlops_assets.release_state import STEPS, find_impossible
 
-CHAINED = {PASSED, FAILED, INCONCLUSIVE, REQUESTED, APPROVED, REJECTED}
+CHAINED = {PASSED, FAILED, INCONCLUSIVE, REQUESTED, APPROVED, REJECTED, *STEPS}
 """Outcomes that no row had before there was a chain."""
 
 
@@ -67,12 +71,13 @@ def audit(home: Home, expected: str | None = None) -> Audit:
     at all.
     """
     entries = home.ledger.entries()
-    champions = {row.decision.model: row for row in _promoted(entries)}
+    models = {row.decision.model for row in entries}
+    champions = {model: row for model in models if (row := last_champion(entries, model))}
     problems = [
         *_chain(entries),
         *_cut(entries, expected),
         *_replayed(home, entries),
-        *_aliases(home, dict.fromkeys(row.decision.model for row in entries) | champions),
+        *_aliases(home, dict.fromkeys(sorted(models)) | champions),
     ]
     outcomes: dict[str, int] = {}
     for row in entries:
@@ -109,19 +114,23 @@ def _cut(entries: Sequence[LedgerEntry], expected: str | None) -> Iterator[str]:
 
 
 def _replayed(home: Home, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Every answer and every promotion again, in order."""
+    """Every answer, promotion, rollback and step of a release again, in order."""
     approvers = read_approvers(home)
     yield from find_invalid(entries, approvers, utc_now())
+    yield from (impossible := list(find_impossible(entries)))
     champions: dict[str, int] = {}
-    for row in _promoted(entries):
+    for row in entries:
+        if row.decision.outcome not in CHAMPIONS:
+            continue
         expected = champions.get(row.decision.model, 0)
-        if row.decision.replaces not in (expected, None):
+        if row.decision.outcome == PROMOTED and row.decision.replaces not in (expected, None):
             replaced = row.decision.replaces
             yield f"entry {row.entry} replaces entry {replaced}, the champion was {expected}"
         try:
             verify_approvals(entries, row, approvers)
         except LineageError as error:
-            yield f"entry {row.entry}: {error.problem}"
+            if not any(found.startswith(f"entry {row.entry} ") for found in impossible):
+                yield f"entry {row.entry}: {error.problem}"
         champions[row.decision.model] = row.entry
 
 

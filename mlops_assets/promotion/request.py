@@ -11,15 +11,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_assets.approval_requests import EXPIRED, OPEN, SUPERSEDED, Request, Standing
+from mlops_assets.approval_requests import (
+    EXPIRED,
+    OPEN,
+    SUPERSEDED,
+    Request,
+    Standing,
+    find_request,
+)
 from mlops_assets.approval_standing import standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import Artifact, LineageError, digest_json
 from mlops_assets.home import Home
 from mlops_assets.ledger import (
+    CHAMPIONS,
     MEET_THE_NEW_CHAMPION,
     PROMOTED,
     REQUESTED,
+    ROLLED_BACK,
     Decision,
     LedgerEntry,
 )
@@ -181,6 +190,44 @@ def as_champion(home: Home, registered: RegisteredModelRef) -> LedgerEntry | Non
         logger.warning("the approval of version %d is void: %s", registered.version, void)
         return None
     return champion
+
+
+def find_undone(home: Home, registered: RegisteredModelRef, judged: GateRef) -> LedgerEntry | None:
+    """The rollback of this very bundle, where the gate has said nothing new of it since.
+
+    What users took back is not requested again by itself, nor approved by a machine, on the
+    evidence that let it pass before.
+    """
+    entries = [row for row in home.ledger.entries() if row.decision.model == registered.name]
+    digest = registered.bundle.digest
+    ours = [row for row in entries if row.decision.bundle.digest == digest]
+    named = [row.entry for row in ours if row.decision.outcome in CHAMPIONS]
+    promoted = [row for row in ours if row.decision.outcome == PROMOTED]
+    if not promoted:
+        return None
+    request = find_request(entries, str(promoted[-1].decision.evidence.get("request")))
+    if request is None or request.gate.digest != judged.artifact.digest:
+        return None
+    return next(
+        (
+            row
+            for row in entries
+            if row.decision.outcome == ROLLED_BACK and row.decision.replaces == named[-1]
+        ),
+        None,
+    )
+
+
+def rolled_back(undone: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:
+    """What it hands on of a bundle that was rolled back."""
+    logger.warning(
+        "nobody is asked about version %d again: it was rolled back at %s (%s)",
+        registered.version,
+        undone.at,
+        undone.decision.reason,
+    )
+    bundle = registered.bundle.digest
+    return DecisionRef(undone.entry, ROLLED_BACK, registered.version, bundle, "")
 
 
 def nothing_to_ask(champion: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:

@@ -1,0 +1,90 @@
+"""A release as people and machines are shown it: one line, one JSON object, a table of steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlops_assets.ledger import CANARY, ROLLED_BACK, SHADOW, LedgerEntry
+from mlops_assets.release_state import STEPS, WAITING, ReleaseState
+
+RECENT = 10
+STEP_COLUMNS = {
+    "entry": "int",
+    "at": "string",
+    "outcome": "string",
+    "version": "int",
+    "percent": "int",
+    "reason": "string",
+}
+"""Columns of ``recent_steps`` and what they hold."""
+
+
+def release_line(release: ReleaseState) -> str:
+    """Who gets what, in a sentence."""
+    stable, candidate = release.stable, release.candidate
+    if stable is None:
+        return "nothing yet"
+    served = f"version {stable.decision.version} to all users"
+    if candidate is None:
+        if release.stage == WAITING:
+            return f"version {stable.decision.version} waits for a gateway (`mlops serve`)"
+        ended = ", after a rollback" if release.stage == ROLLED_BACK else ""
+        return f"{served} since {release.since}{ended}"
+    name = f"version {candidate.decision.version}"
+    if release.stage == SHADOW:
+        return f"{served}; {name} sees copies of requests (shadow) since {release.since}"
+    if release.stage == CANARY:
+        rest = f"version {stable.decision.version} to {100 - release.percent}% of users"
+        return f"{rest}, {name} to {release.percent}% (canary) since {release.since}"
+    return f"{served}; {name} waits for a gateway (`mlops serve`)"
+
+
+def release_json(release: ReleaseState) -> dict[str, Any]:
+    """The state for machines; the keys are a contract (see docs/status.md)."""
+    return {
+        "stage": release.stage or None,
+        "percent": release.percent,
+        "since": release.since or None,
+        "stable": _named(release.stable),
+        "candidate": _named(release.candidate),
+        "previous": _named(release.previous),
+        "rollback_restores": release.restores.decision.version if release.restores else None,
+    }
+
+
+def recent_steps(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, Any]]:
+    """The last rows of the model's release, oldest first."""
+    steps = [row for row in entries if _is_step(row, model)]
+    return [
+        {
+            "entry": row.entry,
+            "at": row.at,
+            "outcome": row.decision.outcome,
+            "version": row.decision.version,
+            "percent": _percent(row),
+            "reason": row.decision.reason,
+        }
+        for row in steps[-RECENT:]
+    ]
+
+
+def _is_step(row: LedgerEntry, model: str) -> bool:
+    return row.decision.model == model and row.decision.outcome in STEPS
+
+
+def _percent(row: LedgerEntry) -> int:
+    """Of the users, who get the row's version from then on."""
+    if row.decision.outcome == CANARY:
+        return int(row.decision.evidence.get("percent") or 0)
+    return 0 if row.decision.outcome == SHADOW else 100
+
+
+def _named(row: LedgerEntry | None) -> Mapping[str, Any] | None:
+    if row is None:
+        return None
+    decided = row.decision
+    return {
+        "version": decided.version,
+        "bundle": decided.bundle.digest,
+        "ledger_entry": row.entry,
+        "promoted_at": row.at,
+    }
