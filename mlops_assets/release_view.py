@@ -74,7 +74,8 @@ def _is_step(row: LedgerEntry, model: str) -> bool:
 def _percent(row: LedgerEntry) -> int:
     """Of the users, who get the row's version from then on."""
     if row.decision.outcome == CANARY:
-        return int(row.decision.evidence.get("percent") or 0)
+        percent = row.decision.evidence.get("percent")
+        return percent if isinstance(percent, int) else 0
     return 0 if row.decision.outcome == SHADOW else 100
 
 

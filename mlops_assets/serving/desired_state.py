@@ -1,0 +1,193 @@
+"""What the gateway ought to serve: the release on the ledger, or the last one that could be read.
+
+A thread looks at the ledger every second; one cheap query says whether there is a new row. While
+it cannot be read, or has lost rows that were read before, the last known good state stays in force
+and its age is told. A copy of the ledger's rows is kept beside the gateway's files, so a gateway
+that is started while the ledger is down serves what was in force. The copy needs no secret of
+ours: the rows carry the approvers' signatures, and whoever starts an engine verifies them from the
+copy exactly as from the ledger (``release_check``). A copy that was cut back or changed in between
+breaks the chain and is not used.
+
+The gateway may know better than the ledger for a moment: a rollback takes the candidate off at
+once (``withdraw``), whether or not its row can be written yet. That is kept in the copy as well.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlops_assets.artifacts import LineageError, atomic_write
+from mlops_assets.home import Home
+from mlops_assets.ledger import GENESIS, LedgerEntry, read_rows
+from mlops_assets.release_state import ReleaseState, read_release
+
+logger = logging.getLogger(__name__)
+
+COPY = "last_state.json"
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A rollback that was decided here: why, and the numbers that decided."""
+
+    reason: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DesiredState:
+    """The release of one model, read again and again. Its reading side may be any thread."""
+
+    def __init__(self, home: Home, model: str, poll_s: float = POLL_S) -> None:
+        self.model = model
+        self.entries: tuple[LedgerEntry, ...] = ()
+        """The ledger's rows as they were last read, the whole chain."""
+        self.withdrawn: dict[int, Withdrawal] = {}
+        """By the entry of the promotion that is no longer served here."""
+        self.problem: str | None = None
+        """Why the ledger is not heeded now; None while it is."""
+        self._home, self._poll_s = home, poll_s
+        self._on_ledger = ReleaseState()
+        self._rows: list[dict[str, Any]] = []
+        self._tip: tuple[int, str | None] | None = None
+        self._read_at: float | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def state(self) -> ReleaseState:
+        """What is to be served now: what the ledger says, less what was withdrawn here."""
+        found = self._on_ledger
+        if found.candidate is None or found.candidate.entry not in self.withdrawn:
+            return found
+        return replace(found, candidate=None, percent=0, stage="rolled_back")
+
+    @property
+    def on_ledger(self) -> ReleaseState:
+        """What the ledger says."""
+        return self._on_ledger
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the ledger was last read; None if it never was."""
+        return None if self._read_at is None else max(0.0, time.time() - self._read_at)
+
+    def start(self) -> None:
+        """Read the copy and the ledger once, then the ledger again and again in a thread."""
+        self._load_copy()
+        self.refresh()
+        self._thread = threading.Thread(target=self._poll, name="ledger-poll", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def refresh(self) -> bool:
+        """Read the ledger now; returns whether it could be. Raises nothing."""
+        with self._lock:
+            try:
+                self._read()
+            except LineageError as error:
+                if self.problem is None:
+                    logger.warning("serving the last known good release: %s", error.problem)
+                self.problem = error.problem
+                return False
+            if self.problem is not None:
+                logger.info("the ledger is read again")
+            self.problem, self._read_at = None, time.time()
+            return True
+
+    def withdraw(self, promotion: LedgerEntry, why: Withdrawal) -> None:
+        """Serve this promotion no longer, whatever the ledger says until its row is written."""
+        with self._lock:
+            self.withdrawn[promotion.entry] = why
+            self._save_copy()
+
+    def _poll(self) -> None:
+        while not self._ended.wait(self._poll_s):
+            self.refresh()
+
+    def _read(self) -> None:
+        ledger = self._home.ledger
+        if self._read_at is not None and self.problem is None and ledger.tip() == self._tip:
+            self._touch_copy()
+            return
+        rows = ledger.rows()
+        self._heed(rows)
+        self._save_copy()
+
+    def _heed(self, rows: list[dict[str, Any]]) -> None:
+        """Take these rows as the ledger. Raises LineageError when they are not the old ones and
+        perhaps more."""
+        entries = read_rows(rows)
+        known = self.entries[-1].computed if self.entries else None
+        if known is not None and known not in {entry.computed for entry in entries}:
+            raise LineageError(
+                "The decision ledger has lost rows that were read before, or they were changed.",
+                f"Bring it back from a backup; if it is right as it is, delete {COPY}.",
+            )
+        release = read_release(entries, self.model)
+        self.entries, self._rows, self._on_ledger = tuple(entries), rows, release
+        self._tip = (entries[-1].entry, entries[-1].hash) if entries else None
+        if release.candidate is None or release.candidate.entry not in self.withdrawn:
+            self.withdrawn = {}  # what was decided here stands on the ledger, or is overtaken
+
+    @property
+    def _copy(self) -> Any:
+        return self._home.root / "serving" / COPY
+
+    def _save_copy(self) -> None:
+        """Keep what was read. A full disk costs the copy, not the service."""
+        withdrawn = {str(entry): vars(why) for entry, why in self.withdrawn.items()}
+        content = {"model": self.model, "rows": self._rows, "withdrawn": withdrawn}
+        try:
+            self._copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with atomic_write(self._copy) as temporary:
+                temporary.touch(mode=0o600)
+                temporary.write_text(json.dumps(content), encoding="utf-8")
+        except OSError as error:
+            logger.warning("the copy %s cannot be written: %s", self._copy, error)
+
+    def _touch_copy(self) -> None:
+        """The copy's time is when the ledger was last read, also for whoever starts next."""
+        try:
+            os.utime(self._copy)
+        except OSError:
+            self._save_copy()
+
+    def _load_copy(self) -> None:
+        try:
+            content = json.loads(self._copy.read_bytes())
+            read_at = self._copy.stat().st_mtime
+            rows, withdrawn = content["rows"], content["withdrawn"]
+            entries = read_rows(rows)
+            if content["model"] != self.model or not _unbroken(entries):
+                raise ValueError
+            self.withdrawn = {int(entry): Withdrawal(**why) for entry, why in withdrawn.items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, LineageError):
+            logger.warning("the copy %s is no ledger of this model: it is not used", self._copy)
+            return
+        self._heed(rows)
+        self._read_at = read_at
+        self.problem = "The decision ledger was not read yet."
+
+
+def _unbroken(entries: list[LedgerEntry]) -> bool:
+    """Whether every row says what it said when it was written, after the row before it."""
+    previous = GENESIS
+    for entry in entries:
+        if entry.chained and (entry.hash, entry.previous) != (entry.computed, previous):
+            return False
+        previous = entry.computed
+    return True
