@@ -49,6 +49,9 @@ def test_the_status_for_machines(lineage: LineageRun) -> None:
     assert status["drift"]["verdict"] == "no_drift"
     assert status["ledger_entries"] == 4  # the gate's verdict, request, approval, promotion
     assert status["pending_approvals"] == []
+    release = status["release"]  # no gateway ran: what was promoted waits for one
+    assert (release["stage"], release["candidate"], release["decisions"]) == ("waiting", None, [])
+    assert release["stable"]["bundle"] == champion["bundle"]
     assert champion["void"] is None
 
 
@@ -104,7 +107,7 @@ def test_the_summary_for_people(lineage: LineageRun) -> None:
     shown = run_command("mlops", "status", home=lineage.home).output
     for word in ("Rows in", "Quarantined", "Splits", "Exact match", "Registered", "Approval"):
         assert word in shown
-    for word in ("Champion", "Drift", "Eval report", "Drift report", "make dev"):
+    for word in ("Champion", "Release", "Drift", "Eval report", "Drift report", "make dev"):
         assert word in shown
 
 
