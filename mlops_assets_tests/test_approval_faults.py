@@ -5,9 +5,6 @@ on, until one lives to the end. MLflow is the real one, on SQLite.
 """
 
 import os
-import signal
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -19,6 +16,7 @@ from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval import approve, reconcile
 from mlops_assets.promotion.audit import audit
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, request
+from mlops_assets_tests.sudden_death import killed_after
 from mlops_assets_tests.test_approval_request import outcomes
 
 WRITES = (
@@ -54,39 +52,6 @@ def two_versions(tracked_home: Home) -> Home:
     return tracked_home
 
 
-def killed_after(
-    writes: int, work: Callable[[], object], counted: Sequence[tuple[Any, str]] = WRITES
-) -> bool:
-    """Run ``work`` in a process of its own that dies of SIGKILL right after so many writes."""
-    if (child := os.fork()) == 0:
-        try:
-            _die_after(writes, counted)
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert ended in (0, -signal.SIGKILL)
-    return ended != 0
-
-
-def _die_after(writes: int, among: Sequence[tuple[Any, str]]) -> None:
-    done = 0
-
-    def counted(write: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            nonlocal done
-            result = write(*args, **options)
-            if (done := done + 1) == writes:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return wrapped
-
-    for owner, name in among:
-        setattr(owner, name, counted(getattr(owner, name)))
-
-
 def aliases(home: Home) -> dict[str, int]:
     found = registry.glance(home, MODEL)
     assert found is not None
@@ -100,7 +65,7 @@ WHOLE = ["requested", "approved", "promoted"]
 def test_killed_after_any_write_one_reconcile_agrees(two_versions: Home, writes: int) -> None:
     """1 request, 2 approval, 3 promotion, 4 to 6 the aliases, 7: there is no seventh."""
     home = two_versions
-    assert killed_after(writes, lambda: promote(home, 2, "b")) == (writes < 7)
+    assert killed_after(writes, lambda: promote(home, 2, "b"), WRITES) == (writes < 7)
     done = outcomes(home)[len(WHOLE) :]
     assert done == WHOLE[: min(writes, 3)]
     reconcile(home, NOON)

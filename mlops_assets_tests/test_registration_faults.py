@@ -25,7 +25,7 @@ from mlops_assets.promotion.submission import Submission
 from mlops_assets.promotion.version_tags import REQUIRED
 from mlops_assets.verdicts import read_gate
 from mlops_assets_tests.submissions import NAME, client, make_submission
-from mlops_assets_tests.test_approval_faults import killed_after
+from mlops_assets_tests.sudden_death import killed_after
 from mlops_assets_tests.test_approval_request import outcomes
 from mlops_assets_tests.test_promotion import materialize
 

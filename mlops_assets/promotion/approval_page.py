@@ -5,7 +5,6 @@ as text, whatever they hold. Styles and the one script carry the response's nonc
 is served under a policy that allows nothing else.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ def moment(text: str) -> str:
 
 
 def _render(template: str, nonce: str, **values: Any) -> str:
-    filters: dict[str, Callable[..., Any]] = {
+    filters = {
         "percent": percent,
         "points": points,
         "plain": plain,
