@@ -259,7 +259,7 @@ def prune(
     """
     from mlops_assets.promotion.prune_table import print_pruned
     from mlops_assets.promotion.pruning import prune as prune_home
-    from mlops_assets.promotion.retention import RetentionSpec
+    from mlops_assets.promotion.spec import RetentionSpec
 
     spec = RetentionSpec(keep_newest=keep_newest, keep_days=keep_days)
     pruned = prune_home(Home.from_environment(), spec, delete=delete)

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typer.testing import CliRunner
 
 from mlops_assets.artifacts import Artifact, LineageError
 from mlops_assets.cli import app
-from mlops_assets.home import Home, run_lock
+from mlops_assets.home import Home
 from mlops_assets.ledger import (
     APPROVED,
     FAILED,
@@ -24,57 +22,14 @@ from mlops_assets.ledger import (
     PROMOTED,
     REJECTED,
     REQUESTED,
-    Decision,
 )
-from mlops_assets.promotion import pruning, registry
+from mlops_assets.promotion import registry
 from mlops_assets.promotion.pruning import prune
-from mlops_assets.promotion.retention import RetentionSpec, trash
-from mlops_assets.promotion.submission import Submission
+from mlops_assets.promotion.spec import RetentionSpec
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RegisteredModelRef
+from mlops_assets_tests.retention_rows import NOTHING_SPARED, lies, parts, write_row
 from mlops_assets_tests.submissions import NAME, build, client, make_submission, register
-
-NOTHING_SPARED = RetentionSpec(keep_newest=0, keep_days=0)
-
-
-def write_row(home: Home, submission: Submission, outcome: str, version: int = 0) -> None:
-    """A row of the ledger on a submission, with its evidence."""
-    gate, report = submission.gate.artifact, submission.evaluated.artifact
-    champion = home.ledger.champion(NAME)
-    home.ledger.append(
-        Decision(
-            key=f"{outcome}{submission.evaluated.bundle.digest}",
-            outcome=outcome,
-            reason="for the test",
-            model=NAME,
-            version=version,
-            bundle=submission.evaluated.bundle,
-            evidence={"gate": name(gate), "report": name(report)},
-            replaces=(champion.entry if champion else 0) if outcome == PROMOTED else None,
-        )
-    )
-
-
-def name(artifact: Artifact) -> dict[str, str]:
-    return {"kind": artifact.kind, "key": artifact.key, "digest": artifact.digest}
-
-
-def parts(submission: Submission) -> dict[str, Artifact]:
-    """Every artifact that a submission names, and those they were made from."""
-    bundle = submission.evaluated.bundle
-    assert isinstance(bundle.prompt, Artifact)
-    return {
-        "base": bundle.base,
-        "adapter": bundle.adapter,
-        "prompt": bundle.prompt,
-        "splits": submission.splits.artifact,
-        "report": submission.evaluated.artifact,
-        "gate": submission.gate.artifact,
-    }
-
-
-def lies(home: Home, artifact: Artifact) -> bool:
-    return home.store.find(artifact.kind, artifact.key) is not None
 
 
 @pytest.mark.parametrize("outcome", [PROMOTED, REQUESTED, APPROVED, PASSED, "unheard of"])
@@ -97,6 +52,18 @@ def test_of_a_refused_candidate_the_evidence_stays_and_the_weights_may_go(
     prune(home, NOTHING_SPARED, delete=True)
     left = {role for role, artifact in parts(refused).items() if lies(home, artifact)}
     assert left == {"report", "gate"}
+
+
+def test_what_was_found_of_kept_rows_stays_with_them(home: Home) -> None:
+    kept = make_submission(home)
+    others = build(home.store, "dataset_splits", "others", {"test.jsonl": "{1}"})
+    findings = [
+        build(home.store, "leakage_report", "x", {"l.json": rows.digest}, splits=rows.digest)
+        for rows in (kept.splits.artifact, others)
+    ]
+    write_row(home, kept, PROMOTED)
+    prune(home, NOTHING_SPARED, delete=True)
+    assert [lies(home, found) for found in findings] == [True, False]
 
 
 def test_what_the_latest_refs_name_stays_with_its_inputs(home: Home) -> None:
@@ -163,68 +130,6 @@ def test_a_dry_run_deletes_nothing_and_says_the_same(home: Home) -> None:
     assert prune(home, NOTHING_SPARED, delete=True).plan == planned.plan
     assert planned.plan.size > 0
     assert not list(home.store.root.glob("*/*"))
-
-
-def test_nothing_is_deleted_while_a_run_is_at_work(home: Home) -> None:
-    submission = make_submission(home)
-    child = os.fork()
-    if child == 0:  # another process, which the kernel's lock tells from ours
-        run_lock.hold(home, "run-at-work")
-        (home.root / "held").touch()
-        time.sleep(30)
-        os._exit(0)
-    try:
-        while not (home.root / "held").exists():
-            time.sleep(0.01)
-        with pytest.raises(LineageError, match="is at work"):
-            prune(home, NOTHING_SPARED, delete=True)
-        assert prune(home, NOTHING_SPARED, delete=False).plan.delete
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert all(lies(home, artifact) for artifact in parts(submission).values())
-    prune(home, NOTHING_SPARED, delete=True)  # the kernel freed the lock
-
-
-def test_what_dead_runs_left_is_deleted(home: Home) -> None:
-    finished = build(home.store, "lora_adapter", "a", {"x": "x"})
-    unsealed = home.store.root / "eval_report" / ".0123456789ab-cdef"
-    over, given_up, going_on = (
-        home.store.checkpoints / key for key in (finished.key, "b" * 64, "c" * 64)
-    )
-    for folder in (unsealed, over, given_up, going_on):
-        folder.mkdir(parents=True)
-        (folder / "state").write_text("state")
-    long_ago = time.time() - 40 * 86_400
-    for path in (given_up / "state", given_up):
-        os.utime(path, (long_ago, long_ago))
-    prune(home, RetentionSpec(), delete=True)
-    assert not any(folder.exists() for folder in (unsealed, over, given_up))
-    assert going_on.exists()
-    assert lies(home, finished)
-
-
-def test_a_crash_in_the_middle_leaves_nothing_that_looks_whole(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = [build(home.store, "predictions", str(seed), {"a": "a", "b": "b"}) for seed in range(3)]
-    whole: Callable[..., None] = shutil.rmtree
-
-    def die_halfway(path: Path) -> None:
-        (path / "manifest.json").unlink(missing_ok=True)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pruning.shutil, "rmtree", die_halfway)
-    with pytest.raises(KeyboardInterrupt):
-        prune(home, NOTHING_SPARED, delete=True)
-    left = [artifact for artifact in made if lies(home, artifact)]
-    assert len(left) == 2
-    for artifact in left:
-        home.store.path(artifact)
-    assert len(list(trash(home).iterdir())) == 1
-    monkeypatch.setattr(pruning.shutil, "rmtree", whole)
-    assert "trash" in {item.what for item in prune(home, NOTHING_SPARED, delete=True).plan.delete}
-    assert not list(trash(home).iterdir())
 
 
 def test_versions_leave_the_registry_and_a_rollback_stays_possible(tracked_home: Home) -> None:

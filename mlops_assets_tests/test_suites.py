@@ -106,6 +106,11 @@ BAD_SUITES = {
     "bad schema": ({"answer_schema": {"type": "thing"}}, "no JSON Schema"),
     "remote schema": ({"answer_schema": {"$ref": "http://x.example/s"}}, "into the schema itself"),
     "a schema that points at nothing": ({"answer_schema": {"$ref": "#/$defs/x"}}, "at nothing"),
+    "a schema that is itself": ({"answer_schema": {"$ref": "#"}}, "without end"),
+    "a property that is itself": (
+        {"answer_schema": {"properties": {"x": {"anyOf": [{"$ref": "#/properties/x"}]}}}},
+        "without end",
+    ),
     "missing items": ({"items": "absent.jsonl"}, r"are missing.*dvc repro"),
 }
 

@@ -5,7 +5,7 @@ is shown as text, whatever it holds. Charts are inline SVG drawn by the template
 date: the same report gives the same bytes on any day.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def render(
     compared: Sequence[Comparison],
 ) -> str:
     """The page's HTML."""
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
         "points": points,
         "plain": plain,

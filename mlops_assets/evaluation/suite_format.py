@@ -1,11 +1,11 @@
 """What a suite's YAML file and its lines of JSONL may say; unknown keys are refused."""
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlops_assets.evaluation.answer_schema import checked_schema
 from mlops_assets.evaluation.item_metrics import METRICS
 from mlops_assets.evaluation.metrics import parse_object
 from mlops_assets.refs import Row
@@ -177,43 +177,3 @@ class SuiteSpec(BaseModel):
         if "json_schema" in self.metrics and self.answer_schema is None:
             raise ValueError("the metric json_schema needs an answer_schema")
         return self
-
-
-def checked_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
-    """``schema`` itself. Raises ValueError when it is none, or points outside itself."""
-    if schema is None:
-        return None
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"it is no JSON Schema ({error.message})") from error
-    if any(not target.startswith("#") for target in _references(schema)):
-        raise ValueError("a $ref must point into the schema itself")
-    _resolve(schema)
-    return schema
-
-
-def _resolve(schema: dict[str, Any]) -> None:
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
-
-    whole = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
-    for target in _references(schema):
-        try:
-            whole.lookup(target)
-        except Unresolvable as error:
-            raise ValueError(f"the $ref {target!r} points at nothing") from error
-
-
-def _references(value: object) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key in ("$ref", "$dynamicRef"):
-                yield str(inner)
-            yield from _references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _references(inner)

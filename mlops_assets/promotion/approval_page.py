@@ -5,6 +5,7 @@ as text, whatever they hold. Styles and the one script carry the response's nonc
 is served under a policy that allows nothing else.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def moment(text: str) -> str:
 
 
 def _render(template: str, nonce: str, **values: Any) -> str:
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
         "points": points,
         "plain": plain,

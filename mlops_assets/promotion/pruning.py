@@ -21,7 +21,8 @@ from mlops_assets.promotion.registered_versions import (
     delete_versions,
     read_versions,
 )
-from mlops_assets.promotion.retention import Plan, RetentionSpec, make_plan, trash
+from mlops_assets.promotion.retention import Plan, make_plan, trash
+from mlops_assets.promotion.spec import RetentionSpec
 
 logger = logging.getLogger(__name__)
 

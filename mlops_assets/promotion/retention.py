@@ -13,40 +13,26 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from mlops_assets.artifacts import MANIFEST, SHORT
 from mlops_assets.home import LATEST, Home
 from mlops_assets.ledger import FAILED, INCONCLUSIVE, KEPT, NO_VERDICT, REJECTED, LedgerEntry
 from mlops_assets.promotion.registered_versions import UPLOAD_DEPTH, RegistryVersion
 from mlops_assets.promotion.safe_files import directory_size
 from mlops_assets.promotion.sealed_names import Names, Sealed, read_store, texts
+from mlops_assets.promotion.spec import RetentionSpec
 
 logger = logging.getLogger(__name__)
 
 REFUSED = {FAILED, INCONCLUSIVE, REJECTED, KEPT, NO_VERDICT}
 """Outcomes after which a candidate's weights are needed no more; any other is in force."""
+FINDINGS = {"leakage_report"}
+"""Kinds that nothing names, though a gate's criterion rests on them: they stay with what they
+were found of."""
 WEIGHTS = {"base_model", "lora_adapter", "mlflow_model"}
 ARTIFACT, VERSION, UPLOAD, CHECKPOINT, UNFINISHED, TRASH = (
     *("artifact", "version", "upload", "checkpoint"),
     *("unfinished", "trash"),
 )
-
-
-class RetentionSpec(BaseModel):
-    """How much is kept beside what has to be."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    keep_newest: int = Field(
-        5,
-        ge=0,
-        le=100_000,
-        description="Newest artifacts of each kind, and newest registered versions, that stay.",
-    )
-    keep_days: int = Field(
-        30, ge=0, le=36_500, description="Days for which everything stays, whoever names it."
-    )
 
 
 @dataclass(frozen=True)
@@ -177,12 +163,19 @@ def _kept_artifacts(
         _keep(names, names.find(mentioned), reason, kept)
     for sealed, reason in _spared(store, rules):
         _keep(names, [sealed], reason, kept)
+    for sealed in store:
+        if sealed.kind in FINDINGS and (about := _first(names.find(sealed.mentions), kept)):
+            kept.setdefault(sealed, f"found of {about}")
     for row in entries:  # last: evidence does not bring its inputs along
         if not _in_force(row):
             for sealed in names.find(texts(row.decision.evidence)):
                 if sealed.kind not in WEIGHTS:
                     kept.setdefault(sealed, f"evidence of {_row_reason(row)}")
     return kept
+
+
+def _first(found: Iterable[Sealed], kept: Mapping[Sealed, str]) -> Sealed | None:
+    return next((sealed for sealed in found if sealed in kept), None)
 
 
 def _keep(names: Names, found: Iterable[Sealed], reason: str, kept: dict[Sealed, str]) -> None:

@@ -56,3 +56,19 @@ class PromotionSpec(BaseModel):
         if unknown := set(value) - set(get_args(RiskClass)):
             raise ValueError(f"{', '.join(sorted(unknown))}: no risk class")
         return value
+
+
+class RetentionSpec(BaseModel):
+    """How much is kept beside what has to be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep_newest: int = Field(
+        5,
+        ge=0,
+        le=100_000,
+        description="Newest artifacts of each kind, and newest registered versions, that stay.",
+    )
+    keep_days: int = Field(
+        30, ge=0, le=36_500, description="Days for which everything stays, whoever names it."
+    )
