@@ -1,0 +1,176 @@
+"""Evidence on two streams that may be looked at after every block, whatever the allocation.
+
+Values lie in [0, 1] and more is worse: a failed request, an answer slower than a threshold, a
+loss of quality. The streams come in blocks of requests that ended at the same time. With n and m
+of them, means a and b, and the null hypothesis b <= a + margin (or >=), the e-value of a block is
+
+    product over the control's y of   1 - (L / n) (y - r)
+    times that over the candidate's of 1 + (L / m) (y - r - margin)
+
+with L >= 0 (or <= 0) and r chosen before the block is seen. Its expectation is at most 1 under
+the null hypothesis: by the inequality of the means it is at most the (n + m)-th power of
+1 + L (b - a - margin) / (n + m). So the product over blocks is a test supermartingale, and by
+Ville's inequality (1939) it ever reaches 1 / alpha with a probability of at most alpha, however
+often it is looked at, whatever the sizes of the blocks and however both means drift together.
+
+For right and wrong the best L and r make it the e-value of Turner, Ly & Gruenwald (Generic
+e-variables for exact sequential k-sample tests, J. Stat. Plan. Inference 230, 2024), with a
+margin that of Turner & Gruenwald (Stat. Prob. Letters 198, 2023); for other values in [0, 1] it is
+a bet in the sense of Waudby-Smith & Ramdas (JRSS B 86, 2024). Pairs that fail together, as a
+mirrored request and its original do, only make it more careful.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Tally = Mapping[float, int]
+"""How often each value in [0, 1] was seen."""
+
+GRID = (0.01, 0.03, 0.1, 0.4, 0.8)
+"""Harms that are bet on, beyond what is tolerated; the evidence is their mean."""
+RESTART_EVERY = 250
+"""Requests of the candidate after which the search for harm begins anew, beside the old one."""
+ROUNDS = 6
+"""Of the iteration for the best bet; it moves by less than 1e-3 of its value after four."""
+LEAST_FACTOR = 0.02
+"""No value may take more than 98% of what was won."""
+EDGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is bet on: means of the streams, before a block is seen."""
+
+    control: float
+    candidate: float
+    spread: float = 1.0
+    """Variance as a share of that of right and wrong with the same mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bet:
+    """A value y of a stream multiplies what was won by 1 + stake (y - at)."""
+
+    control_stake: float
+    control_at: float
+    candidate_stake: float
+    candidate_at: float
+
+    def log_e(self, control: Tally, candidate: Tally) -> float:
+        """Logarithm of a block's e-value."""
+        return _log_won(control, self.control_stake, self.control_at) + _log_won(
+            candidate, self.candidate_stake, self.candidate_at
+        )
+
+
+def best_bet(expected: Expected, margin: float, controls: int, candidates: int) -> Bet | None:
+    """The bet against "candidate <= control + margin" if that is less than what is expected,
+    against ">=" if it is more; None where there is nothing to win.
+
+    It wins most in the long run if ``expected`` is true: r is the point of the null hypothesis
+    nearest to it in Kullback-Leibler divergence.
+    """
+    gap = expected.candidate - expected.control - margin
+    if not controls or not candidates or abs(gap) < EDGE:
+        return None
+    low, high = max(0.0, -margin) + EDGE, min(1.0, 1 - margin) - EDGE
+    at = controls * expected.control + candidates * (expected.candidate - margin)
+    at /= controls + candidates
+    lean = 0.0
+    for _ in range(ROUNDS):
+        at = min(max(at, low), high)
+        noise = expected.spread * at * (1 - at) / controls
+        other = expected.spread * (at + margin) * (1 - at - margin) / candidates
+        lean = gap / (noise + other)
+        at = expected.control + lean * noise
+    at = min(max(at, low), high)
+    bet = Bet(-lean / controls, at, lean / candidates, at + margin)
+    worst = max(_at_risk(bet.control_stake, at), _at_risk(bet.candidate_stake, at + margin))
+    cut = min(1.0, (1 - LEAST_FACTOR) / worst)
+    return Bet(bet.control_stake * cut, at, bet.candidate_stake * cut, at + margin)
+
+
+class Harm:
+    """Evidence that the candidate's mean exceeds the control's by more than ``tolerance``.
+
+    A candidate may turn bad late, so every ``RESTART_EVERY`` requests a part of what was set
+    aside at the start is bet afresh: the j-th time 1 / (j (j + 1)) of it.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.peak = 0.0
+        """Largest logarithm of the evidence so far; harm is shown from log(1 / alpha) on."""
+        self._won = [-math.inf] * len(GRID)
+        self._starts = 0
+        self._seen = 0
+
+    def update(
+        self, control: Tally, candidate: Tally, expected: float, spread: float = 1.0
+    ) -> None:
+        """Take in a block, with the control's mean as it was expected before."""
+        controls, candidates = sum(control.values()), sum(candidate.values())
+        if self._seen >= self._starts * RESTART_EVERY:
+            self._starts += 1
+            share = -math.log(self._starts * (self._starts + 1))
+            self._won = [_log_sum(won, share) for won in self._won]
+        self._seen += candidates
+        for index, harm in enumerate(GRID):
+            worse = min(1.0, expected + self.tolerance + harm)
+            if worse <= expected + self.tolerance:
+                continue
+            bet = best_bet(Expected(expected, worse, spread), self.tolerance, controls, candidates)
+            self._won[index] += bet.log_e(control, candidate) if bet else 0.0
+        self.peak = max(self.peak, self.log_e)
+
+    @property
+    def log_e(self) -> float:
+        """Logarithm of the evidence now."""
+        total = math.log(1 / (self._starts + 1))
+        for won in self._won:
+            total = _log_sum(total, won - math.log(len(GRID)))
+        return total
+
+
+class NonInferiority:
+    """Evidence that the candidate's mean exceeds the control's by less than ``margin``.
+
+    It never grows beyond the square of what is asked, so that a calm past does not outvote harm
+    that came later: throwing won evidence away costs no validity.
+    """
+
+    def __init__(self, margin: float, alpha: float) -> None:
+        self.margin = margin
+        self.alpha = alpha
+        self.log_e = 0.0
+
+    def update(self, control: Tally, candidate: Tally, expected: Expected) -> None:
+        """Take in a block, with the means as they were expected before."""
+        if expected.candidate >= expected.control + self.margin:
+            return
+        sizes = sum(control.values()), sum(candidate.values())
+        bet = best_bet(expected, self.margin, *sizes)
+        if bet:
+            grown = self.log_e + bet.log_e(control, candidate)
+            self.log_e = min(grown, -2 * math.log(self.alpha))
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference of the margin is ruled out as of now."""
+        return self.log_e >= -math.log(self.alpha)
+
+
+def _log_won(tally: Tally, stake: float, at: float) -> float:
+    return sum(count * math.log1p(stake * (value - at)) for value, count in tally.items() if count)
+
+
+def _at_risk(stake: float, at: float) -> float:
+    """The most that a value in [0, 1] can take."""
+    return stake * at if stake > 0 else -stake * (1 - at)
+
+
+def _log_sum(one: float, other: float) -> float:
+    """log(exp(one) + exp(other))"""
+    high, low = max(one, other), min(one, other)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
