@@ -1,0 +1,198 @@
+"""What the requests of a rollout have shown so far: fed one by one, asked at any time.
+
+Requests that ended at about the same time form a block, so that what both arms meet together (an
+outage, a rush hour) and a share of traffic that changes speak for neither. What is bet on a block
+comes from the blocks before it. The same observations in the same order give the same evidence,
+so it can be made again from the request log.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
+from mlops_assets.serving.arm_statistics import ArmStatistics, ratio_steps, shares
+from mlops_assets.serving.observations import Observation
+from mlops_assets.serving.release_spec import MOST_LOSS, ReleaseSpec
+from mlops_assets.serving.sequential import Expected, Harm, NonInferiority, Tally
+
+BLOCK_REQUESTS = 3
+"""A block has this many requests of each arm at least."""
+BLOCK_S = 1.0
+PRIOR_REQUESTS = 20
+"""Weight of what is expected before anything was seen."""
+PRIOR_RATE, PRIOR_LOSS = 0.01, 0.25
+ERRORS, EMPTY, REFUSED, QUALITY = "errors", "empty", "refusals", "quality"
+QUANTILES = {"latency/p50": 0.5, "latency/p95": 0.95}
+ALPHA_SHARES = {
+    ERRORS: 0.5,
+    EMPTY: 0.1,
+    REFUSED: 0.1,
+    QUALITY: 0.1,
+    **dict.fromkeys(QUANTILES, 0.1),
+}
+"""How the probability of a false rollback is split over the tests; they add up to 1."""
+SHADOW_ALPHA = 0.2
+"""Part of it that the shadow stage may use; the canary has the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A block as one test sees it, and what it expected."""
+
+    control: Tally
+    candidate: Tally
+    expected: Expected
+
+
+@dataclass
+class Comparison:
+    """The tests of one measure: that the candidate is worse, that it is not, stage by stage."""
+
+    harm: Harm
+    alpha: float
+    """Of the harm; a part of the rollout's."""
+    shown: tuple[NonInferiority, ...]
+    """One a stage, in order; empty where nothing has to be shown."""
+
+    def update(self, worse: View, stages: Sequence[View]) -> None:
+        """Take in a block as the test for harm and those of the stages see it."""
+        expected = worse.expected
+        self.harm.update(worse.control, worse.candidate, expected.control, expected.spread)
+        for test, view in zip(self.shown, stages, strict=True):
+            test.update(view.control, view.candidate, view.expected)
+
+
+@dataclass
+class Block:
+    """Requests of both arms that ended at the same time."""
+
+    control: ArmStatistics = field(default_factory=ArmStatistics)
+    candidate: ArmStatistics = field(default_factory=ArmStatistics)
+    since: float | None = None
+
+
+class Evidence:
+    """All that is known of a candidate in shadow, or as a canary, beside the champion.
+
+    A canary's evidence lives through all its steps: call ``enter`` when one begins.
+    """
+
+    def __init__(self, spec: ReleaseSpec, stage: str) -> None:
+        self._arms = (CHAMPION, SHADOW if stage == SHADOW else CANARY)
+        self.percents = [0] if stage == SHADOW else list(spec.canary_steps)
+        self.control, self.candidate = ArmStatistics(), ArmStatistics()
+        self.entered_with = 0
+        """Requests of the candidate before the present stage."""
+        self._block = Block()
+        part = SHADOW_ALPHA if stage == SHADOW else 1 - SHADOW_ALPHA
+        widening = [spec.widening(percent) for percent in self.percents]
+        self.margins = {
+            ERRORS: [min(MOST_LOSS, spec.error_margin * wider) for wider in widening],
+            QUALITY: [min(MOST_LOSS, spec.quality_margin * wider) for wider in widening],
+            **{name: [spec.latency_margin * wider for wider in widening] for name in QUANTILES},
+        }
+        self._harmful_steps = ratio_steps(1 + spec.latency_margin)
+        self._stage_steps = [ratio_steps(1 + one) for one in self.margins["latency/p50"]]
+        tolerances = {EMPTY: spec.empty_spike, REFUSED: spec.refusal_spike}
+        self.comparisons = {
+            name: Comparison(
+                Harm(tolerances.get(name, 0.0)),
+                spec.alpha * part * share,
+                tuple(
+                    NonInferiority(0.0 if name in QUANTILES else margin, spec.release_alpha)
+                    for margin in self.margins.get(name, ())
+                ),
+            )
+            for name, share in ALPHA_SHARES.items()
+        }
+
+    def enter(self) -> None:
+        """A stage begins: its minimum and maximum of requests are counted from here."""
+        self._close()
+        self.entered_with = self.candidate.requests
+
+    def add(self, observation: Observation) -> None:
+        """Count one finished request; those of other arms than the two are left out."""
+        if observation.arm not in self._arms:
+            return
+        block = self._block
+        arm = block.control if observation.arm == CHAMPION else block.candidate
+        arm.add(observation)
+        block.since = observation.at if block.since is None else block.since
+        enough = min(block.control.requests, block.candidate.requests) >= BLOCK_REQUESTS
+        if enough and observation.at - block.since >= BLOCK_S:
+            self._close()
+
+    def add_block(self, control: ArmStatistics, candidate: ArmStatistics) -> None:
+        """Count requests of both arms that ended at the same time."""
+        for name, worse, stages in self._views(control, candidate):
+            self.comparisons[name].update(worse, stages)
+        self.control.merge(control)
+        self.candidate.merge(candidate)
+
+    @property
+    def stage_requests(self) -> int:
+        """Requests of the candidate in the present stage; those of an open block with them."""
+        return self.candidate.requests + self._block.candidate.requests - self.entered_with
+
+    @property
+    def non_finite(self) -> tuple[int, int]:
+        """Numbers that are none, of control and candidate; those of an open block with them."""
+        return (
+            self.control.non_finite + self._block.control.non_finite,
+            self.candidate.non_finite + self._block.candidate.non_finite,
+        )
+
+    def _close(self) -> None:
+        block, self._block = self._block, Block()
+        self.add_block(block.control, block.candidate)
+
+    def _views(
+        self, control: ArmStatistics, candidate: ArmStatistics
+    ) -> Iterator[tuple[str, View, list[View]]]:
+        """For each measure the block as its tests see it."""
+        past, stages = self.control, len(self.percents)
+        for name, count in ((ERRORS, "failed"), (EMPTY, "empty"), (REFUSED, "refused")):
+            of = "requests" if name == ERRORS else "answered"
+            rate = _expected_rate(getattr(past, count), getattr(past, of), PRIOR_RATE)
+            view = View(
+                shares(getattr(control, count), getattr(control, of)),
+                shares(getattr(candidate, count), getattr(candidate, of)),
+                Expected(rate, rate),
+            )
+            yield name, view, [view] * len(self.comparisons[name].shown)
+        scored = past.losses.total()
+        lost = sum(loss * count for loss, count in past.losses.items())
+        loss = _expected_rate(lost, scored, PRIOR_LOSS)
+        view = View(control.losses, candidate.losses, Expected(loss, loss, past.loss_spread()))
+        yield QUALITY, view, [view] * stages
+        for name, quantile in QUANTILES.items():
+            step = past.quantile_step(quantile)
+            if step is None:
+                continue
+            yield (
+                name,
+                self._slowness(control, candidate, step, self._harmful_steps),
+                [self._slowness(control, candidate, step, wider) for wider in self._stage_steps],
+            )
+
+    def _slowness(
+        self, control: ArmStatistics, candidate: ArmStatistics, step: int, wider: int
+    ) -> View:
+        """Answers of the control above a latency, the candidate's above a multiple of it.
+
+        If as many of these as of those, the candidate is slower by that ratio at that quantile.
+        """
+        past, of = self.control, self.control.latencies.total()
+        return View(
+            shares(control.slower_than(step), control.latencies.total()),
+            shares(candidate.slower_than(step + wider), candidate.latencies.total()),
+            Expected(
+                _expected_rate(past.slower_than(step), of, PRIOR_RATE),
+                _expected_rate(past.slower_than(step + wider), of, PRIOR_RATE),
+            ),
+        )
+
+
+def _expected_rate(total: float, of: int, before: float) -> float:
+    return (total + PRIOR_REQUESTS * before) / (of + PRIOR_REQUESTS)
