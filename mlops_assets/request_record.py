@@ -49,3 +49,24 @@ class RequestRecord(PredictionRecord):
     """W3C trace id: 32 hex digits."""
     experiment: Mapping[str, str] = field(default_factory=dict)
     """Variant of each experiment that the request took part in, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackRecord:
+    """What a user said of an answer; a line of the feedback log.
+
+    It counts for the request that it names only if both have the same tenant.
+    """
+
+    id: str
+    timestamp: str
+    """ISO 8601 in UTC."""
+    request: str
+    """Id of the request."""
+    tenant: str
+    user: str = ""
+    """As in ``RequestRecord``."""
+    name: str = "rating"
+    """What was measured."""
+    value: float
+    comment: str = ""

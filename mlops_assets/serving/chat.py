@@ -1,0 +1,192 @@
+"""One chat request, from its first byte to its record in the log.
+
+Authenticate, limit, parse, route, relay, log, answer. The record is written before the last byte
+of the answer: an answer that was acknowledged is always in the log, and when the log cannot be
+written the caller gets 503.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from starlette.types import Receive, Scope, Send
+
+from mlops_assets.serving.answer import DONE, Events, Garbage, broken
+from mlops_assets.serving.api_keys import CHAT
+from mlops_assets.serving.call import Call
+from mlops_assets.serving.chat_request import check_model, parse, parse_feature
+from mlops_assets.serving.http_calls import (
+    EVENT_STREAM,
+    CallerLeft,
+    WhileConnected,
+    read_body,
+    read_headers,
+    send_refusal,
+    send_whole,
+)
+from mlops_assets.serving.refusal import JSON_HEADER, SERVER, Refusal, unavailable
+from mlops_assets.serving.relay import too_slow
+from mlops_assets.serving.request_log import LogFailed
+from mlops_assets.serving.upstream import Upstream
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+LEFT = 499
+LAST_WORDS = 0.2  # seconds in which an engine may end a stream after its last event
+
+
+class Chat:
+    """The route ``/v1/chat/completions``."""
+
+    gateway: "Gateway"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        headers = read_headers(scope)
+        trace = self.gateway.tracing.begin(headers.get(b"traceparent", b""))
+        call = Call(f"chatcmpl-{os.urandom(16).hex()}", trace, time.perf_counter())
+        try:
+            await self._take(call, headers, receive, send)
+        except Refusal as refusal:
+            await self._refuse(call, refusal, send)
+        except CallerLeft:
+            self._take_down(call, LEFT, "client_closed_request")
+        except asyncio.CancelledError:
+            # The server stops and waits no longer: a clean end instead of a silent cut.
+            await self._refuse(call, unavailable("The gateway is stopping."), send)
+        except Exception:
+            logger.exception("request %s failed", call.id)
+            await self._refuse(call, Refusal(500, SERVER, "The gateway failed."), send)
+
+    async def _take(
+        self, call: Call, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        gateway, spec = self.gateway, self.gateway.spec
+        call.key = gateway.authenticate(headers.get(b"authorization", b""), CHAT)
+        gateway.check_open()
+        gateway.limits.take(call.key)
+        call.feature = parse_feature(headers.get(b"x-feature", b"").decode("latin-1"))
+        body = await read_body(receive, headers, spec.maximum_body_kib * 1024, spec.body_timeout)
+        call.started = time.perf_counter()
+        call.request = parse(body, spec)
+        check_model(call.request.model, gateway.model)
+        call.answer.model = gateway.model
+        call.user = gateway.hash_user(call.key.name, call.request.user or call.key.name)
+        with WhileConnected(receive) as watch:
+            await gateway.admission.enter()
+            try:
+                await self._answer(call, watch, send)
+            finally:
+                gateway.admission.leave()
+
+    async def _answer(self, call: Call, watch: WhileConnected, send: Send) -> None:
+        assert call.key is not None  # noqa: S101
+        assert call.request is not None  # noqa: S101
+        call.trace.step("route")
+        call.route = self.gateway.routes.route(call.key.name, call.user, call.request.attributes)
+        call.trace.step("upstream", release=call.route.upstream.release, arm=call.route.arm)
+        if call.request.stream:
+            await self._stream(call, watch, send)
+        else:
+            await self._plain(call, watch, send)
+
+    async def _plain(self, call: Call, watch: WhileConnected, send: Send) -> None:
+        upstream, body, headers = self._question(call)
+        raw = await self.gateway.relay.complete(upstream, body, headers)
+        try:
+            answer = call.answer.take_completion(raw)
+        except Garbage:
+            raise broken("engine_garbage") from None
+        self._acknowledge(call)
+        watch.release()
+        await send_whole(send, 200, answer, [JSON_HEADER, *call.headers()])
+
+    async def _stream(self, call: Call, watch: WhileConnected, send: Send) -> None:
+        upstream, body, headers = self._question(call)
+        events = Events(self.gateway.spec.maximum_answer_kib * 1024)
+        try:
+            async with (
+                asyncio.timeout(self.gateway.spec.total_timeout),
+                aclosing(self.gateway.relay.stream(upstream, body, headers)) as blocks,
+            ):
+                async for block in blocks:
+                    passed, done = _pass_on(call, events.feed(block))
+                    if passed:
+                        await self._send_part(call, passed, send)
+                    if done:
+                        break
+                if not call.answer.finish:
+                    raise broken("engine_cut_off")
+                self._acknowledge(call)
+                watch.release()
+                await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+                with suppress(TimeoutError):  # so that the connection can be used again
+                    async with asyncio.timeout(LAST_WORDS):
+                        async for _ in blocks:
+                            pass
+        except Garbage:
+            raise broken("engine_garbage") from None
+        except TimeoutError:
+            raise too_slow("The answer took too long.") from None
+
+    async def _send_part(self, call: Call, part: bytes, send: Send) -> None:
+        if call.first_byte is None:
+            call.first_byte = time.perf_counter()
+            headers = [*EVENT_STREAM, *call.headers()]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+
+    def _question(self, call: Call) -> tuple[Upstream, bytes, dict[str, str]]:
+        """Whom to ask, and what."""
+        assert call.request is not None  # noqa: S101
+        assert call.route is not None  # noqa: S101
+        upstream = call.route.upstream
+        body = call.request.upstream_body(upstream, self.gateway.spec.maximum_output_tokens)
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "x-request-id": call.id,
+            "traceparent": call.trace.traceparent(),
+        }
+        return upstream, body, headers
+
+    def _acknowledge(self, call: Call) -> None:
+        """Write the record of an answer that is complete but for its last byte."""
+        try:
+            self.gateway.take_down(call, 200, "")
+        except LogFailed:
+            raise unavailable(
+                "The gateway cannot record requests and answers none.", 5.0, code="log_unavailable"
+            ) from None
+
+    async def _refuse(self, call: Call, refusal: Refusal, send: Send) -> None:
+        """Tell the caller, in a stream that has begun by a last event."""
+        self._take_down(call, refusal.status, refusal.code or refusal.type)
+        if call.first_byte is None:
+            await send_refusal(send, refusal, call.headers())
+        else:
+            await send({"type": "http.response.body", "body": refusal.event()})
+
+    def _take_down(self, call: Call, status: int, error: str) -> None:
+        """Record what got no answer, as far as the log takes it."""
+        with suppress(LogFailed):
+            self.gateway.take_down(call, status, error)
+
+
+def _pass_on(call: Call, events: list[bytes]) -> tuple[bytes, bool]:
+    """The events as the caller gets them, and whether the stream says that it is over."""
+    assert call.request is not None  # noqa: S101
+    passed = bytearray()
+    for data in events:
+        if data == DONE:
+            return bytes(passed), True
+        data, is_usage = call.answer.take_event(data)
+        if call.request.wants_usage or not is_usage:
+            passed += b"data: " + data + b"\n\n"
+    return bytes(passed), False

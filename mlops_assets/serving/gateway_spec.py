@@ -1,0 +1,94 @@
+"""Settings of the gateway: ``ops: gateway: config:`` of the profile."""
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlops_assets.artifacts import LineageError, digest_json
+from mlops_assets.profiles import asset_config
+
+SETTINGS = "gateway"
+
+
+class GatewaySpec(BaseModel):
+    """Limits and time-outs. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        max_length=255,
+        description="Address to listen on. Keys travel in the clear: anything but loopback needs a"
+        " TLS proxy before it.",
+    )
+    maximum_body_kib: int = Field(
+        1024, ge=1, le=65_536, description="Largest body of a request, in KiB."
+    )
+    maximum_messages: int = Field(
+        256, ge=1, le=10_000, description="Most messages of one conversation."
+    )
+    maximum_output_tokens: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Most tokens of one answer; who asks for more is refused, who asks for none"
+        " gets at most these.",
+    )
+    maximum_answer_kib: int = Field(
+        8192, ge=1, le=1_048_576, description="Largest answer that is taken from an engine, in KiB."
+    )
+    maximum_in_flight: int = Field(
+        64, ge=1, le=10_000, description="Requests that are answered at the same time."
+    )
+    maximum_waiting: int = Field(
+        128, ge=0, le=100_000, description="Requests that wait for their turn; more get 429."
+    )
+    waiting_timeout: float = Field(
+        5.0, gt=0, le=600, description="Longest wait for a turn; then 429."
+    )
+    body_timeout: float = Field(
+        15.0, gt=0, le=600, description="Longest time in which a request's body must arrive."
+    )
+    connect_timeout: float = Field(
+        2.0, gt=0, le=60, description="Longest time in which an engine must take the connection."
+    )
+    first_byte_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Longest wait for the first event of a stream."
+    )
+    chunk_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Longest wait between two parts of an answer."
+    )
+    total_timeout: float = Field(
+        120.0, gt=0, le=86_400, description="Longest time that one answer may take."
+    )
+    drain_timeout: float = Field(
+        20.0, ge=0, le=3600, description="Time to finish requests after SIGTERM."
+    )
+    log_segment_mib: int = Field(
+        64, ge=1, le=4096, description="Size at which the request log begins a new file, in MiB."
+    )
+    log_sync_interval: float = Field(
+        1.0,
+        ge=0.05,
+        le=60,
+        description="Time between two fsyncs of the request log: what a power cut may cost. A"
+        " killed process costs nothing.",
+    )
+
+    @property
+    def digest(self) -> str:
+        """Names these settings: 64 hex digits."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def read_spec() -> GatewaySpec:
+    """The profile's settings. Raises LineageError that names what is wrong with them."""
+    try:
+        return GatewaySpec(**asset_config(SETTINGS))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors()
+        )
+        raise LineageError(
+            f"The gateway's settings are not valid: {problems}.",
+            "Correct them under ops: gateway: config: in the profile.",
+        ) from error
