@@ -3,6 +3,7 @@
 No text of a message and no key stands in it.
 """
 
+import logging
 import sys
 from typing import Any, BinaryIO
 
@@ -21,6 +22,6 @@ def make_access_log(stream: BinaryIO | None = None) -> Any:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
-        wrapper_class=structlog.BoundLoggerBase,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )

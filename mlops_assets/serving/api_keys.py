@@ -187,7 +187,9 @@ def _hash(token: str) -> str:
 def _changing(path: Path) -> Iterator[None]:
     """One change of the file at a time."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_suffix(".lock").open("w") as stream:
+    lock = path.with_suffix(".lock")
+    lock.touch(mode=0o600)
+    with lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

@@ -141,9 +141,7 @@ class Gateway:
             for observe in self.observers:
                 observe(record)
 
-    def _count(
-        self, call: Call, record: RequestRecord | None, status: int, error: str
-    ) -> None:
+    def _count(self, call: Call, record: RequestRecord | None, status: int, error: str) -> None:
         key = call.key.name if call.key else ""
         release, arm = (record.release, record.arm) if record else ("", "")
         self.metrics.count(release, arm, status, key)

@@ -77,4 +77,3 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def unavailable(message: str, retry_after: float = 1.0, code: str | None = None) -> Refusal:
     """We cannot answer now, and may soon."""
     return Refusal(503, SERVER, message, retry_after, code=code)
-

@@ -5,7 +5,7 @@ where aiohttp holds 6,400).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import aiohttp
 
@@ -52,7 +52,7 @@ class Relay:
 
     async def stream(
         self, upstream: Upstream, body: bytes, headers: dict[str, str]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The answer's bytes as they come. Raises Refusal, also after the first ones.
 
         The waits for the first byte and between bytes are limited here; how long the whole may

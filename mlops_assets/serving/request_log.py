@@ -28,7 +28,7 @@ class LogFailed(Exception):
 
 
 class SegmentLog:
-    """Appends records to numbered segments. One process at a time: the gateway's lock sees to it."""
+    """Appends records to numbered segments: one process at a time, as the gateway's lock has it."""
 
     def __init__(self, directory: Path, segment_bytes: int) -> None:
         """Raises LineageError when the directory cannot be used."""

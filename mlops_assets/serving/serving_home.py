@@ -83,7 +83,9 @@ class ServingHome:
     def only_gateway(self) -> Iterator[None]:
         """Hold the lock of the one gateway that a home may have. Raises LineageError."""
         self.prepare()
-        with (self.root / "gateway.lock").open("a") as stream:
+        lock = self.root / "gateway.lock"
+        lock.touch(mode=0o600)
+        with lock.open("a") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
