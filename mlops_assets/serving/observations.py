@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from mlops_assets.request_record import RequestRecord
 
+ENGINE_REFUSED, ENGINE_BUSY = "refused_by_engine", "engine_busy"
+"""Errors with a status below 500 that an engine gave: the caller may be to blame, or a release
+that refuses what the one before it answers. Beside the control arm the two can be told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -28,5 +32,5 @@ class Observation:
 
 
 def counts_as_failure(record: RequestRecord) -> bool:
-    """Whether the engine is to blame: what the caller did wrong says nothing about a release."""
-    return record.status >= 500
+    """Whether the engine gave no answer: what we refused ourselves says nothing about a release."""
+    return record.status >= 500 or record.error in (ENGINE_REFUSED, ENGINE_BUSY)

@@ -11,6 +11,7 @@ import aiohttp
 
 from mlops_assets.serving.answer import broken
 from mlops_assets.serving.gateway_spec import GatewaySpec
+from mlops_assets.serving.observations import ENGINE_BUSY, ENGINE_REFUSED
 from mlops_assets.serving.refusal import INVALID_REQUEST, RATE_LIMIT, TIMEOUT, Refusal
 from mlops_assets.serving.upstream import Upstream
 
@@ -127,10 +128,16 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refusal:
             INVALID_REQUEST,
             "The model's server refused the request: a field is not supported, or the"
             " conversation is too long.",
-            code="refused_by_engine",
+            code=ENGINE_REFUSED,
         )
     if response.status == 429:
-        return Refusal(429, RATE_LIMIT, "The model is busy. Try again.", _retry_after(response))
+        return Refusal(
+            429,
+            RATE_LIMIT,
+            "The model is busy. Try again.",
+            _retry_after(response),
+            code=ENGINE_BUSY,
+        )
     return broken()
 
 
