@@ -19,6 +19,7 @@ from mlops_assets.servers import run_servers
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary
 from mlops_assets.termination import ended_by_sigterm
+from mlops_assets.usage_command import usage
 
 INTERRUPTED = 130  # the shell's exit code of a command that Ctrl-C ended
 
@@ -270,6 +271,7 @@ def prune(
 
 
 approval_commands.register(app)
+app.command()(usage)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ def make_app(opened: Opened) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with opened() as gateway:
             endpoints.gateway = endpoints.chat.gateway = gateway
+            await gateway.budgets.start()
             syncing = asyncio.create_task(gateway.keep())
             try:
                 yield

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,6 +16,9 @@ from mlops_assets.serving.tracing import Trace
 
 LETTERS_PER_TOKEN = 4
 """For answers of which the engine did not say how long they were."""
+
+Price = Callable[[str, int, int], float]
+"""Money for tokens read and written by the model of this name."""
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Call:
         """Headers of every answer."""
         return [(b"x-request-id", self.id.encode())]
 
-    def record(self, status: int, error: str, cost: float = 0.0) -> RequestRecord | None:
+    def record(self, status: int, error: str, price: Price) -> RequestRecord | None:
         """The call for the log; None where nobody was asked: it was refused before."""
         if self.key is None or self.request is None or self.route is None:
             return None
@@ -66,7 +70,7 @@ class Call:
             model=self.request.model,
             tokens_in=read,
             tokens_out=written,
-            cost=cost,
+            cost=price(upstream.model, read, written),
             latency_ms=round((now - self.started) * 1e3, 3),
             first_byte_ms=_since(self.started, self.first_byte),
             cached=self.cached,
@@ -80,6 +84,8 @@ class Call:
         """What the engine read and wrote, or about that: whoever leaves in the middle of a stream
         has had it made, too."""
         answer = self.answer
+        if self.cached:
+            return 0, 0
         if answer.tokens_in is not None and answer.tokens_out is not None:
             return answer.tokens_in, answer.tokens_out
         if (status != 200 and not answer.pieces) or self.request is None:

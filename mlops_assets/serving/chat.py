@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops_assets.serving.answer import DONE, Events, Garbage, broken
 from mlops_assets.serving.api_keys import CHAT
+from mlops_assets.serving.budgets import Names
 from mlops_assets.serving.call import Call
 from mlops_assets.serving.chat_request import check_model, parse, parse_feature
 from mlops_assets.serving.http_calls import (
@@ -143,11 +144,15 @@ class Chat:
         await send({"type": "http.response.body", "body": part, "more_body": True})
 
     def _question(self, call: Call) -> tuple[Upstream, bytes, dict[str, str]]:
-        """Whom to ask, and what."""
+        """Whom to ask, and what. Raises Refusal when a budget does not allow it."""
+        assert call.key is not None  # noqa: S101
         assert call.request is not None  # noqa: S101
         assert call.route is not None  # noqa: S101
-        upstream = call.route.upstream
-        body = call.request.upstream_body(upstream, self.gateway.spec.maximum_output_tokens)
+        upstream, most = call.route.upstream, self.gateway.spec.maximum_output_tokens
+        body = call.request.upstream_body(upstream, most)
+        names = Names(call.key.name, call.user, call.feature, upstream.prompt)
+        answer_tokens = call.request.longest_answer(upstream, most)
+        self.gateway.budgets.reserve(call.id, names, upstream.model, len(body), answer_tokens)
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",

@@ -57,11 +57,15 @@ class ChatRequest:
         if upstream.system:
             system = {"role": "system", "content": upstream.system}
             body["messages"] = [system, *self.messages]
-        given = self.max_tokens or upstream.generation.get("max_tokens") or most_tokens
-        body["max_tokens"] = min(int(given), most_tokens)
+        body["max_tokens"] = self.longest_answer(upstream, most_tokens)
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return orjson.dumps(body)
+
+    def longest_answer(self, upstream: Upstream, most_tokens: int) -> int:
+        """What the answer is limited to, in tokens."""
+        given = self.max_tokens or upstream.generation.get("max_tokens") or most_tokens
+        return min(int(given), most_tokens)
 
     def parameters(self) -> dict[str, Any]:
         """What beside the messages decides the answer, for caches."""

@@ -8,15 +8,18 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mlops_assets.artifacts import SHORT
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.access_log import LINE, make_access_log
 from mlops_assets.serving.api_keys import ApiKey, KeyRing
+from mlops_assets.serving.budgets import Budgets
 from mlops_assets.serving.call import Call
 from mlops_assets.serving.gateway_spec import GatewaySpec
 from mlops_assets.serving.limits import Admission, KeyLimits
+from mlops_assets.serving.prices import cost
 from mlops_assets.serving.refusal import AUTHENTICATION, PERMISSION, Refusal, unavailable
 from mlops_assets.serving.relay import Relay
 from mlops_assets.serving.request_log import LogFailed, SegmentLog
@@ -24,6 +27,7 @@ from mlops_assets.serving.route import Routes
 from mlops_assets.serving.server_metrics import ServerMetrics
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets.serving.tracing import make_tracing
+from mlops_assets.serving.usage_ledger import usage_ledger
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,8 @@ class Gateway:
         self.metrics = ServerMetrics()
         self.metrics.in_flight.set_function(lambda: self.admission.in_flight)
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
+        self.budgets = Budgets(usage_ledger(files), spec)
+        self._price = partial(cost, spec)
         self.tracing = make_tracing()
         self.access_log = make_access_log()
         self.relay = Relay(spec)
@@ -108,6 +114,7 @@ class Gateway:
         await self.relay.close()
         self.log.close()
         self.feedback.close()
+        await self.budgets.close()
         self.tracing.close()
 
     def check_open(self) -> None:
@@ -126,7 +133,8 @@ class Gateway:
         """
         if call.closed:
             return
-        record = call.record(status, error)
+        record = call.record(status, error, self._price)
+        logged = record is not None
         if record is not None:
             try:
                 self.log.append(record)
@@ -135,7 +143,12 @@ class Gateway:
                 logger.error("a request could not be recorded: %s", failure)
                 if status == 200:
                     raise
+                logged = False
         call.closed = True
+        if record is not None and logged:
+            self.budgets.settle(record)
+        else:
+            self.budgets.release(call.id)
         self._count(call, record, status, error)
         if record is not None:
             for observe in self.observers:

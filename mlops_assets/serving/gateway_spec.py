@@ -1,14 +1,15 @@
 """Settings of the gateway: ``ops: gateway: config:`` of the profile."""
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.profiles import asset_config
+from mlops_assets.serving.budget_spec import BudgetSpec
 
 SETTINGS = "gateway"
 
 
-class GatewaySpec(BaseModel):
+class GatewaySpec(BudgetSpec):
     """Limits and time-outs. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
