@@ -32,7 +32,12 @@ from mlops_assets.refs import ROW_FORMAT
 
 PACKAGE = Path(__file__).resolve().parent
 NOT_PRODUCING = "defs"
-SHARED = ("mlops_assets.template_messages", "mlops_assets.threads")
+SHARED = (
+    "mlops_assets.metrics",
+    "mlops_assets.refusals",
+    "mlops_assets.template_messages",
+    "mlops_assets.threads",
+)
 """Modules of the foundation that take part in making what the stages that import them make."""
 
 

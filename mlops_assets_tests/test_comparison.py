@@ -7,8 +7,8 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.changes import summarise_changes
 from mlops_assets.evaluation.comparison import Comparison, compare_records
-from mlops_assets.evaluation.metrics import paired_difference
 from mlops_assets.evaluation.records import Record
+from mlops_assets.metrics import paired_difference
 
 
 def record(item: str, score: float | None = 1.0, **values: object) -> Record:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.evaluation.item_metrics import METRICS
-from mlops_assets.evaluation.metrics import mean
-from mlops_assets.evaluation.refusals import is_refusal
 from mlops_assets.evaluation.suite_format import Item
 from mlops_assets.evaluation.tool_calls import parse_calls
+from mlops_assets.metrics import mean
+from mlops_assets.refusals import is_refusal
 
 CLOSED = {
     "type": "object",

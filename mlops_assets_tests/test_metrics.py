@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.evaluation import metrics
+from mlops_assets import metrics
 from mlops_assets.evaluation.ragas_metrics import ragas_means
 from mlops_assets_tests.small_evaluation import answer
 

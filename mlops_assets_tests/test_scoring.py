@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets import metrics
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
-from mlops_assets.evaluation import baselines, generation, metrics, scoring
+from mlops_assets.evaluation import baselines, generation, scoring
 from mlops_assets.refs import write_jsonl
 from mlops_assets_tests.small_evaluation import (
     LABELS,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.evaluation.metrics import field_value
+from mlops_assets.metrics import field_value
 from mlops_assets.refs import Row, SplitsRef, read_rows, write_jsonl
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation.metrics import Interval, paired_difference
 from mlops_assets.evaluation.records import TEST, Record
+from mlops_assets.metrics import Interval, paired_difference
 
 SAME = 1e-6  # scores nearer than this differ by the rounding of floats
 

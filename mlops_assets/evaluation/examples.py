@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_assets.evaluation import metrics
+from mlops_assets import metrics
 from mlops_assets.evaluation.comparison import Comparison, Pair
 from mlops_assets.evaluation.excerpts import excerpt
 from mlops_assets.evaluation.records import TEST, Record

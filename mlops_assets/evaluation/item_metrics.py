@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mlops_assets.artifacts import canonical_json
-from mlops_assets.evaluation.metrics import is_exact, is_same_text, parse_object
-from mlops_assets.evaluation.refusals import is_refusal
 from mlops_assets.evaluation.tool_calls import parse_calls
+from mlops_assets.metrics import is_exact, is_same_text, parse_object
 from mlops_assets.privacy import redact
+from mlops_assets.refusals import is_refusal
 
 
 class WantedCall(Protocol):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation.judge_questions import Rubric
-from mlops_assets.evaluation.metrics import Interval, wilson
+from mlops_assets.metrics import Interval, wilson
 
 
 class Labelled(BaseModel):

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mlops_assets.artifacts import LineageError, digest_json
-from mlops_assets.evaluation.metrics import parse_object
+from mlops_assets.metrics import parse_object
 from mlops_assets.refs import Message
 
 FIRST, SECOND, TIE = "first", "second", "tie"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.evaluation import metrics, scoring
+from mlops_assets import metrics
+from mlops_assets.evaluation import scoring
 from mlops_assets.evaluation.comparison import Comparison
 from mlops_assets.evaluation.examples import split_examples, suite_examples
 from mlops_assets.evaluation.excerpts import excerpt

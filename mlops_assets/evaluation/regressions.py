@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.markup import escape
 
 from mlops_assets.artifacts import SHORT, LineageError, atomic_write
-from mlops_assets.evaluation.metrics import parse_object
 from mlops_assets.evaluation.records import RECORDS, TEST, Record, input_hash, read_records
 from mlops_assets.evaluation.report import TEST_FILE, read_report
 from mlops_assets.evaluation.suite_format import Item
 from mlops_assets.evaluation.suites import read_suite_spec, suite_folder
 from mlops_assets.home import Home
+from mlops_assets.metrics import parse_object
 from mlops_assets.privacy import excerpt
 from mlops_assets.refs import EvalReportRef, Row, SplitsRef, read_rows
 

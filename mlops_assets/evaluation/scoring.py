@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlops_assets import metrics
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation import metrics
 from mlops_assets.refs import Row
 
 SYSTEMS = ("base", "tuned", "champion", "majority", "tfidf")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mlops_assets.evaluation.answer_schema import checked_schema
 from mlops_assets.evaluation.item_metrics import METRICS
-from mlops_assets.evaluation.metrics import parse_object
+from mlops_assets.metrics import parse_object
 from mlops_assets.refs import Row
 
 

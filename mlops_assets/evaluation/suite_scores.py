@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlops_assets import metrics
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.evaluation import metrics, scoring
+from mlops_assets.evaluation import scoring
 from mlops_assets.evaluation.generation import Subject, predict, read_predictions
 from mlops_assets.evaluation.item_metrics import METRICS
 from mlops_assets.evaluation.records import Answer, Record, make_records

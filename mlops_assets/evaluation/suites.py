@@ -17,8 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlops_assets.artifacts import LineageError, canonical_json, digest_json
-from mlops_assets.evaluation.metrics import parse_object
 from mlops_assets.evaluation.suite_format import Item, SuiteSpec
+from mlops_assets.metrics import parse_object
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import Row
 

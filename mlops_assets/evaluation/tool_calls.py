@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mlops_assets.evaluation.metrics import parse_object
+from mlops_assets.metrics import parse_object
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 

@@ -7,7 +7,7 @@ list, and let a judge score what it cannot.
 
 import re
 
-from mlops_assets.evaluation.metrics import parse_object
+from mlops_assets.metrics import parse_object
 
 BEGINNING = 240  # characters; a refusal says so at once
 _PHRASES = re.compile(
