@@ -10,6 +10,10 @@ from mlops_assets.refs import PredictionRecord
 
 CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
 """The arms of a release: who answered. What the shadow answers no user ever sees."""
+OUTSIDE = "outside"
+"""The arm of requests that a release is not judged by: flags or an experiment kept the user out
+of the canary, or it was meant for a candidate that was not there. So the champion's arm beside a
+canary is a fair control: users who were just as eligible, at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +53,3 @@ class RequestRecord(PredictionRecord):
     """W3C trace id: 32 hex digits."""
     experiment: Mapping[str, str] = field(default_factory=dict)
     """Variant of each experiment that the request took part in, by its name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeedbackRecord:
-    """What a user said of an answer; a line of the feedback log.
-
-    It counts for the request that it names only if both have the same tenant.
-    """
-
-    id: str
-    timestamp: str
-    """ISO 8601 in UTC."""
-    request: str
-    """Id of the request."""
-    tenant: str
-    user: str = ""
-    """As in ``RequestRecord``."""
-    name: str = "rating"
-    """What was measured."""
-    value: float
-    comment: str = ""

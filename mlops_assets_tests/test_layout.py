@@ -38,6 +38,7 @@ HEAVY = (
     "license_expression",
     "wandb",
     "aiohttp",
+    "openfeature",
 )
 KNOW_STAGES = ("definitions.py", "cli.py", "approval_commands.py", "usage_command.py")
 LINEAGE = {

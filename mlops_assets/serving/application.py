@@ -14,7 +14,6 @@ from starlette.routing import Route
 
 from mlops_assets.serving.api_keys import CHAT, FEEDBACK, METRICS
 from mlops_assets.serving.chat import LEFT, Chat
-from mlops_assets.serving.feedback import take_feedback
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.http_calls import CallerLeft, read_body
 from mlops_assets.serving.refusal import (
@@ -27,7 +26,7 @@ from mlops_assets.serving.server_metrics import CONTENT_TYPE
 
 Opened = Callable[[], AbstractAsyncContextManager[Gateway]]
 """Makes the gateway when the event loop runs, and closes what belongs to it."""
-MOST_FEEDBACK = 16 * 1024  # bytes
+MOST_FEEDBACK = 256 * 1024  # bytes
 
 
 def make_app(opened: Opened) -> Starlette:
@@ -105,7 +104,9 @@ class Endpoints:
         headers = dict(request.scope["headers"])
         timeout = self.gateway.spec.body_timeout
         body = await read_body(request.receive, headers, MOST_FEEDBACK, timeout)
-        return _json(take_feedback(self.gateway, key, body), 202)
+        vote = await self.gateway.votes.give(key.name, body)
+        told = {"id": vote.id, "object": "feedback", "request_id": vote.request}
+        return _json({**told, "metric": vote.metric, "score": vote.score}, 201)
 
     def _authenticate(self, request: Request, scope: str) -> Any:
         header = request.headers.get("authorization", "").encode("latin-1")

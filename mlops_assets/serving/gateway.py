@@ -17,6 +17,7 @@ from mlops_assets.serving.access_log import LINE, make_access_log
 from mlops_assets.serving.api_keys import ApiKey, KeyRing
 from mlops_assets.serving.budgets import Budgets
 from mlops_assets.serving.call import Call
+from mlops_assets.serving.feedback import Feedback
 from mlops_assets.serving.gateway_spec import GatewaySpec
 from mlops_assets.serving.limits import Admission, KeyLimits
 from mlops_assets.serving.prices import cost
@@ -70,6 +71,7 @@ class Gateway:
         """Called with every record that is in the log, in the event loop: they must not wait."""
         self.started = time.time()
         self._salt = files.salt()
+        self.votes = Feedback(self.feedback, files.requests, spec, self.hash_user)
 
     def authenticate(self, authorization: bytes, scope: str) -> ApiKey:
         """The key of an ``Authorization`` header. Raises Refusal (401, 403)."""

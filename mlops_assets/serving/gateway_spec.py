@@ -5,11 +5,12 @@ from pydantic import ConfigDict, Field, ValidationError
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.profiles import asset_config
 from mlops_assets.serving.budget_spec import BudgetSpec
+from mlops_assets.serving.traffic_spec import TrafficSettings
 
 SETTINGS = "gateway"
 
 
-class GatewaySpec(BudgetSpec):
+class GatewaySpec(BudgetSpec, TrafficSettings):
     """Limits and time-outs. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
