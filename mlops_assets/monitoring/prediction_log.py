@@ -4,7 +4,8 @@ A segment may be written to while it is read. So each is cut at the size it had 
 stage began: what was hashed is what is read, and a half-written last line is a torn line,
 not an error. A line that cannot be used is skipped and counted by reason. An empty or
 missing log is no error either, because a system that nobody has called yet is healthy: the
-drift report then gives no verdict.
+drift report then gives no verdict. The gateway's request log is one such log: of its records those
+count that a user got an answer by.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import PredictionLogRef, PredictionRecord, write_jsonl
+from mlops_assets.request_record import SHADOW
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +169,8 @@ def parse(line: bytes) -> tuple[PredictionRecord | None, str]:
         return None, "not a record"
     except (ValueError, RecursionError):
         return None, "not JSON" if line.endswith(b"\n") else "torn line"
+    if fields.get("status", 200) != 200 or fields.get("arm") == SHADOW:
+        return None, "no answer to a user"
     if not any(item.get("role") == "user" and item.get("content") for item in record.messages):
         return None, "no user message"
     return record, ""
