@@ -34,6 +34,7 @@ PACKAGE = Path(__file__).resolve().parent
 NOT_PRODUCING = "defs"
 SHARED = (
     "mlops_assets.metrics",
+    "mlops_assets.model_loading",
     "mlops_assets.refusals",
     "mlops_assets.template_messages",
     "mlops_assets.threads",

@@ -106,9 +106,10 @@ class EngineServer:
         self.replies.extend(replies)
 
 
-async def _run(
+async def run_engine(
     state: EngineServer, port: int, end: asyncio.Event, ready: Callable[[], object]
 ) -> None:
+    """Listen on loopback until ``end``; call ``ready`` when ``state`` has its URL."""
     server = web.Server(state.handle, access_log=None, handler_cancellation=True)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
@@ -128,7 +129,7 @@ def serve_engine(*models: str) -> Iterator[EngineServer]:
     loop = asyncio.new_event_loop()
 
     def run() -> None:
-        loop.run_until_complete(_run(state, 0, end, ready.set))
+        loop.run_until_complete(run_engine(state, 0, end, ready.set))
         loop.close()
 
     thread = threading.Thread(target=run)
@@ -228,7 +229,7 @@ def main() -> None:
     async def serve() -> None:
         end = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
-        await _run(state, given.port, end, lambda: print(state.url, flush=True))
+        await run_engine(state, given.port, end, lambda: print(state.url, flush=True))
 
     uvloop.run(serve())
 

@@ -19,7 +19,7 @@ from unittest.mock import patch
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.evaluation import decoding
 from mlops_assets.evaluation.decoding import decode
-from mlops_assets.evaluation.model_loading import LoadedModel, load_model
+from mlops_assets.model_loading import LoadedModel, load_model
 from mlops_assets.refs import ReleaseBundle, Row
 from mlops_assets.template_messages import template_messages
 from mlops_assets.threads import fitting_threads

@@ -27,6 +27,8 @@ BASE = {
     "chat_template.jinja": "{{ messages }}",
 }
 
+LORA = '{"peft_type": "LORA", "r": 8, "target_modules": ["q_proj", "v_proj"]}'
+
 
 def build(home: Home, kind: str, seed: str, files: Mapping[str, str]) -> Artifact:
     """An artifact of these files."""
@@ -42,7 +44,8 @@ def build(home: Home, kind: str, seed: str, files: Mapping[str, str]) -> Artifac
 def make_bundle(home: Home, seed: str = "a") -> ReleaseBundle:
     """A release with an adapter of its own."""
     base = build(home, "base_model", "base", BASE)
-    adapter = build(home, "lora_adapter", seed, {"adapter_model.safetensors": f"weights {seed}"})
+    files = {"adapter_model.safetensors": f"weights {seed}", "adapter_config.json": LORA}
+    adapter = build(home, "lora_adapter", seed, files)
     prompt = build(home, "prompt", "plain", {"system.txt": "Answer with one queue."})
     template = template_digest(home.store.path(base))
     return ReleaseBundle(base, adapter, template, prompt, {"max_new_tokens": 32}, VERSIONS)

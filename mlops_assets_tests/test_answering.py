@@ -10,10 +10,10 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.evaluation import generation
 from mlops_assets.evaluation.decoding import decode
-from mlops_assets.evaluation.model_loading import load_model
 from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import read_report
 from mlops_assets.home import Home
+from mlops_assets.model_loading import load_model
 from mlops_assets_tests.small_evaluation import (
     LIBRARY_NOTES,
     SPEC,

@@ -17,8 +17,8 @@ from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.evaluation import decoding, vllm_engine
 from mlops_assets.evaluation.decoding import TIE, Decoded, decode
 from mlops_assets.evaluation.generation import Subject, predict, read_predictions
-from mlops_assets.evaluation.model_loading import LoadedModel, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
+from mlops_assets.model_loading import LoadedModel, load_model
 from mlops_assets.refs import write_jsonl
 from mlops_assets_tests.small_evaluation import make_rows, make_tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.evaluation.decoding import decode
-from mlops_assets.evaluation.model_loading import load_model
+from mlops_assets.model_loading import load_model
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.training.adapters import save_weights
 from mlops_assets.training.base_model import provide

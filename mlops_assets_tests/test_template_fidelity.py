@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
-from mlops_assets.evaluation.model_loading import load_model
+from mlops_assets.model_loading import load_model
 from mlops_assets.prompts import seal_prompt
 from mlops_assets.refs import BaseModelRef, Row, SplitsRef, read_rows
 from mlops_assets.training.base_model import provide

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation.model_loading import LoadedModel
+from mlops_assets.model_loading import LoadedModel
 from mlops_assets.progress import Advance
 from mlops_assets.threads import side_by_side
 

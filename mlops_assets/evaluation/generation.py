@@ -20,10 +20,10 @@ from typing import Any
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe, digest_file
 from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation.decoding import Decoded, decode
-from mlops_assets.evaluation.model_loading import LoadedModel, is_prefix, load_model
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.evaluation.vllm_engine import VLLM, choose_engine, vllm_engine
 from mlops_assets.metrics import percentile
+from mlops_assets.model_loading import LoadedModel, is_prefix, load_model
 from mlops_assets.progress import Advance, progress
 from mlops_assets.refs import Row, write_jsonl
 from mlops_assets.template_messages import template_messages, with_system

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.evaluation.model_loading import LoadedModel
+from mlops_assets.model_loading import LoadedModel
 
 BATCHES, VLLM = "batches", "vllm"
 

@@ -3,6 +3,8 @@
 Nothing here runs code that came with a model: weights are safetensors only, remote code is
 never trusted, the hub is never asked, and what was tuned may be of three kinds and no other:
 a LoRA (DoRA and rsLoRA too), a prefix, or all weights of the base's architecture.
+
+Evaluation measures and serving serves what this makes of the two, so it stands beside the stages.
 """
 
 import json
@@ -51,14 +53,16 @@ def is_prefix(adapter: Path | None) -> bool:
     return bool(json.loads(config.read_bytes()).get("peft_type") == PREFIX)
 
 
-def load_model(base: Path, adapter: Path | None) -> LoadedModel:
+def load_model(
+    base: Path, adapter: Path | None, device: str | None = None, dtype: str | None = None
+) -> LoadedModel:
     """The base model as ``adapter`` tunes it, where there is one.
 
     Low-rank matrices are merged into the weights, so answering costs what the base costs; a
-    prefix stays beside them. Raises LineageError when a directory holds pickled weights, or
-    cannot be loaded.
+    prefix stays beside them. It is loaded to the best device there is, unless one is named.
+    ``dtype`` is a name such as ``float32``, or ``auto`` for that of the files. Raises
+    LineageError when a directory holds pickled weights, or cannot be loaded.
     """
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
@@ -66,7 +70,9 @@ def load_model(base: Path, adapter: Path | None) -> LoadedModel:
     transformers_logging.disable_progress_bar()  # one of its own for each model, on any stream
     for directory in filter(None, (base, adapter)):
         _refuse_pickles(directory)
-    device = _best_device()
+    device = device or _best_device()
+    # bf16 on CPU is emulated in part, and the answers would depend on the processor.
+    dtype = dtype or ("float32" if device == "cpu" else "auto")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             base, trust_remote_code=False, local_files_only=True, padding_side="left"
@@ -76,8 +82,7 @@ def load_model(base: Path, adapter: Path | None) -> LoadedModel:
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
-            # bf16 on CPU is emulated in part, and the answers would depend on the processor.
-            dtype=torch.float32 if device == "cpu" else "auto",
+            dtype=dtype,
         )
         if adapter is not None:
             model = _tuned(model, adapter)

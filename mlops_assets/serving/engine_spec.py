@@ -1,0 +1,110 @@
+"""The settings of engines: which program answers, and how it is watched."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TRANSFORMERS, VLLM, OPENAI = "transformers", "vllm", "openai"
+
+
+class EngineSpec(BaseModel):
+    """What starts, watches and stops the engines of a gateway."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: str = Field(
+        TRANSFORMERS,
+        pattern=f"^({TRANSFORMERS}|{VLLM}|{OPENAI})$",
+        description="Who answers: `transformers serve` (any machine), `vllm serve` (CUDA), or"
+        " `openai`: a server at `engine_url` that somebody else runs.",
+    )
+    engine_program: str = Field(
+        "",
+        description="Path of the `transformers` or `vllm` program to start; empty takes that of"
+        " this environment.",
+    )
+    engine_device: str = Field(
+        "cpu",
+        pattern="^(cpu|auto|cuda(:[0-9]+)?|mps)$",
+        description="transformers: where it computes; on `cpu` in float32, else as stored.",
+    )
+    engine_threads: int = Field(
+        1, ge=1, le=256, description="CPU threads of one engine; a small model is fastest on one."
+    )
+    engine_adapters: int = Field(
+        4, ge=1, le=256, description="vLLM: adapters that one base model holds at a time."
+    )
+    engine_adapter_rank: int = Field(
+        64,
+        ge=8,
+        le=512,
+        description="vLLM: highest rank of an adapter that is loaded at run time; others are merged"
+        " and get a server of their own.",
+    )
+    engine_gpu_memory: float = Field(
+        0.9, gt=0.0, le=1.0, description="vLLM: share of the GPU's memory that one server takes."
+    )
+    engine_url: str = Field(
+        "",
+        pattern="^(https?://[^ ]+)?$",
+        description="openai: the server's address, up to and with `/v1`.",
+    )
+    engine_model: str = Field(
+        "",
+        description="openai: the model's name there; `{version}` and `{release}` stand for the"
+        " registered version and the bundle's digest.",
+    )
+    engine_key_variable: str = Field(
+        "",
+        pattern="^[A-Z0-9_]*$",
+        description="openai: environment variable with the server's API key; empty sends none.",
+    )
+    engine_start_s: float = Field(
+        300.0, gt=0.0, le=7200.0, description="Seconds until an engine must have answered once."
+    )
+    engine_warm_up: int = Field(
+        2, ge=0, le=1000, description="Requests asked before users are, every second one streamed."
+    )
+    engine_probe_s: float = Field(
+        10.0, gt=0.0, le=3600.0, description="Seconds between two health probes, a token each."
+    )
+    engine_probe_timeout_s: float = Field(
+        10.0, gt=0.0, le=600.0, description="Seconds that a probe may take."
+    )
+    engine_probe_failures: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="Probes in a row without an answer, and no user's request answered meanwhile,"
+        " after which an engine counts as hung.",
+    )
+    engine_watch_s: float = Field(
+        0.5, gt=0.0, le=60.0, description="Seconds between two looks at whether a file was touched."
+    )
+    engine_verify_s: float = Field(
+        300.0,
+        gt=0.0,
+        le=86400.0,
+        description="Seconds after which every file is hashed again, touched or not.",
+    )
+    engine_restarts_per_hour: int = Field(
+        5, ge=0, le=1000, description="Restarts of an engine in an hour, after which it has failed."
+    )
+    engine_backoff_s: float = Field(
+        0.5, ge=0.0, le=60.0, description="Seconds before the first restart; doubled each time."
+    )
+    engine_drain_s: float = Field(
+        30.0, ge=0.0, le=3600.0, description="Seconds that requests under way get to finish."
+    )
+    engine_stop_s: float = Field(
+        10.0, gt=0.0, le=600.0, description="Seconds between SIGTERM and SIGKILL."
+    )
+    engine_log_mb: int = Field(
+        10, ge=1, le=10_000, description="Size of an engine's log (MB); as much again is kept."
+    )
+
+    @model_validator(mode="after")
+    def _address(self) -> "EngineSpec":
+        if (self.engine == OPENAI) != bool(self.engine_url):
+            raise ValueError("engine_url belongs to the engine `openai`, which needs it")
+        if self.engine == OPENAI and not self.engine_model:
+            raise ValueError("the engine `openai` needs engine_model")
+        return self

@@ -1,0 +1,190 @@
+"""Three ways to have a release answered, behind one: what to start, what it reads, its name.
+
+`transformers serve` loads the merged model; one process for a release. `vllm serve` holds a base
+model and takes adapters at run time; one process for all releases over a base. Any other server
+that speaks the OpenAI protocol is only asked.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mlops_assets.artifacts import SHORT, Artifact, LineageError
+from mlops_assets.home import Home
+from mlops_assets.ledger import LedgerEntry
+from mlops_assets.refs import ReleaseBundle
+from mlops_assets.serving.engine_process import child_environment, launched
+from mlops_assets.serving.engine_spec import OPENAI, TRANSFORMERS, VLLM, EngineSpec
+from mlops_assets.serving.lora_adapters import is_loadable
+from mlops_assets.serving.served_model import AS_STORED, EXACT, find_served_model
+
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What was measured: no setting that came with the base model bends the likeliest token."""
+PASSED_ON = ("temperature", "top_p", "seed", "stop")
+"""Generation settings of a bundle that the OpenAI protocol names alike."""
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """How one release is to be served."""
+
+    server: str
+    """Name of the process; plans of one name share it."""
+    model: str
+    """What the server calls the release."""
+    command: tuple[str, ...] = ()
+    """Without host and port; empty where the server is somebody else's."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside what every child sees."""
+    reads: tuple[Artifact, ...] = ()
+    """Artifacts that the server reads, beside those of the bundle."""
+    copied: Artifact | None = None
+    """The artifact that the server loads from a copy of its own, under the name ``model``."""
+    adapter: Path | None = None
+    """The adapter that a running server has to load."""
+    url: str = ""
+    """Of somebody else's server, up to and with ``/v1``."""
+    api_key: str = field(default="", repr=False)
+
+
+Plan = Callable[[Home, EngineSpec, LedgerEntry], Awaitable[EnginePlan]]
+
+
+async def plan_transformers(home: Home, spec: EngineSpec, entry: LedgerEntry) -> EnginePlan:
+    """`transformers serve` on the merged model. Raises LineageError when it cannot be merged."""
+    bundle = entry.decision.bundle
+    program = _program(spec, "transformers")
+    dtype = EXACT if spec.engine_device == "cpu" else AS_STORED
+    served = await provide_served_model(home, bundle, dtype)
+    # A relative name: a path with an @ would be taken for a hub's revision, and answers show it.
+    name = bundle.digest[:SHORT]
+    options = ("--device", spec.engine_device, "--dtype", dtype)
+    return EnginePlan(
+        server=f"{TRANSFORMERS}-{name}",
+        model=name,
+        command=(program, "serve", name, *options),
+        reads=(served,),
+        copied=served,
+    )
+
+
+async def plan_vllm(home: Home, spec: EngineSpec, entry: LedgerEntry) -> EnginePlan:
+    """`vllm serve` on the base model, or on the merged one where vLLM takes no such adapter."""
+    bundle = entry.decision.bundle
+    program, name = _program(spec, "vllm"), bundle.digest[:SHORT]
+    options = ["--gpu-memory-utilization", str(spec.engine_gpu_memory), "--seed", "0"]
+    options += ["--override-generation-config", json.dumps(GREEDY, sort_keys=True)]
+    adapter = await asyncio.to_thread(home.store.path, bundle.adapter)
+    if not is_loadable(adapter, spec.engine_adapter_rank):
+        served = await provide_served_model(home, bundle, AS_STORED)
+        model = str(home.store.root / served.kind / served.key)
+        return EnginePlan(
+            server=f"{VLLM}-{name}",
+            model=name,
+            command=(program, "serve", model, "--served-model-name", name, *options),
+            reads=(served,),
+        )
+    base = home.store.root / bundle.base.kind / bundle.base.key
+    shared = f"{VLLM}-base-{bundle.base.digest[:SHORT]}"
+    options += ["--enable-lora", "--max-loras", str(spec.engine_adapters)]
+    options += ["--max-lora-rank", str(spec.engine_adapter_rank)]
+    return EnginePlan(
+        server=shared,
+        model=name,
+        command=(program, "serve", str(base), "--served-model-name", shared, *options),
+        environment={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+        adapter=adapter,
+    )
+
+
+async def plan_openai(home: Home, spec: EngineSpec, entry: LedgerEntry) -> EnginePlan:  # noqa: ARG001
+    """Somebody else's server. What it has loaded is not ours to verify."""
+    digest = entry.decision.bundle.digest
+    key = os.environ.get(spec.engine_key_variable, "") if spec.engine_key_variable else ""
+    if spec.engine_key_variable and not key:
+        raise LineageError(
+            f"The environment variable {spec.engine_key_variable} is not set.",
+            f"Set it to the API key of {spec.engine_url}, or leave engine_key_variable empty.",
+        )
+    places = {"{version}": str(entry.decision.version), "{release}": digest}
+    model = spec.engine_model
+    for place, value in places.items():
+        model = model.replace(place, value)
+    return EnginePlan(
+        server=f"{OPENAI}-{digest[:SHORT]}",
+        model=model,
+        url=spec.engine_url.rstrip("/"),
+        api_key=key,
+    )
+
+
+PLANS: Mapping[str, Plan] = {
+    TRANSFORMERS: plan_transformers,
+    VLLM: plan_vllm,
+    OPENAI: plan_openai,
+}
+
+
+def request_fields(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """A bundle's generation settings as fields of a chat request."""
+    fields = {name: generation[name] for name in PASSED_ON if name in generation}
+    if "max_new_tokens" in generation:
+        fields["max_tokens"] = generation["max_new_tokens"]
+    if not generation.get("do_sample", False):
+        fields["temperature"] = 0.0
+    return fields
+
+
+async def provide_served_model(home: Home, bundle: ReleaseBundle, dtype: str) -> Artifact:
+    """The served model from the store, or made by a child: we never import torch.
+
+    Raises LineageError when it cannot be made.
+    """
+    if found := await asyncio.to_thread(find_served_model, home.store, bundle, dtype):
+        return found
+    module = ("-m", "mlops_assets.serving.served_model", str(home.root), dtype)
+    child = await asyncio.create_subprocess_exec(
+        *launched([sys.executable, *module]),
+        env=child_environment(1),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    given = TypeAdapter(ReleaseBundle).dump_json(bundle)
+    try:
+        told, complaint = await child.communicate(given)
+    finally:
+        if child.returncode is None:  # we are being cancelled
+            child.kill()
+    if child.returncode != 0:
+        raise _refusal(told, complaint, child.returncode)
+    return TypeAdapter(Artifact).validate_json(told.splitlines()[-1])
+
+
+def _refusal(told: bytes, complaint: bytes, code: int | None) -> LineageError:
+    try:
+        return LineageError(**json.loads(told.splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return LineageError(
+            f"The served model could not be made (code {code}: {last}).",
+            "Look whether memory and disk suffice, then start the gateway again.",
+        )
+
+
+def _program(spec: EngineSpec, name: str) -> str:
+    given = spec.engine_program or str(Path(sys.executable).with_name(name))
+    if found := shutil.which(given) or (None if spec.engine_program else shutil.which(name)):
+        return found
+    raise LineageError(
+        f"The engine's program {given} is not there.",
+        f"Install {name} (extra `gpu` for vllm), or name its path in engine_program.",
+    )
