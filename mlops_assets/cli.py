@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mlops_assets import approval_commands
+from mlops_assets import approval_commands, release_commands
 from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
 from mlops_assets.profiles import asset_config
@@ -272,6 +272,7 @@ def prune(
 
 
 approval_commands.register(app)
+release_commands.register(app)
 app.command()(usage)
 gateway_commands.register(app)
 

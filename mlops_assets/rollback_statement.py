@@ -26,11 +26,14 @@ SIGNED = ("statement", "signature")
 """What the row keeps as evidence of who rolled back."""
 
 
-def statement(release: ReleaseState, name: str, reason: str, at: datetime) -> Statement | None:
-    """What somebody signs to roll this release back; None where there is nothing to restore."""
+def statement(release: ReleaseState, name: str, reason: str, at: datetime) -> Statement:
+    """What somebody signs to roll this release back.
+
+    Raises ValueError where there is nothing to restore.
+    """
     undone, restored = release.champion, release.restores
     if undone is None or restored is None:
-        return None
+        raise ValueError("nothing was in force before")
     what = restored.decision
     signed = (ROLL_BACK, undone.computed, what.model, what.version, what.bundle.digest)
     return Statement(*signed, name, reason, stamp(at))

@@ -40,7 +40,13 @@ HEAVY = (
     "aiohttp",
     "openfeature",
 )
-KNOW_STAGES = ("definitions.py", "cli.py", "approval_commands.py", "usage_command.py")
+KNOW_STAGES = (
+    "definitions.py",
+    "cli.py",
+    "approval_commands.py",
+    "release_commands.py",
+    "usage_command.py",
+)
 LINEAGE = {
     "raw_dataset": set(),
     "validated_dataset": {"raw_dataset"},

@@ -17,13 +17,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import LineageError, atomic_write
 from mlops_assets.home import Home
-from mlops_assets.ledger import GENESIS, LedgerEntry, read_rows
+from mlops_assets.ledger import GENESIS, ROLLED_BACK, LedgerEntry, read_rows
 from mlops_assets.release_state import ReleaseState, read_release
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,11 @@ class DesiredState:
         self._rows: list[dict[str, Any]] = []
         self._tip: tuple[int, str | None] | None = None
         self._read_at: float | None = None
-        self._lock = threading.Lock()
+        self._reading, self._writing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self.on_change: Callable[[], object] = lambda: None
+        """Called in the reading thread whenever the ledger says something else."""
 
     @property
     def state(self) -> ReleaseState:
@@ -66,7 +69,7 @@ class DesiredState:
         found = self._on_ledger
         if found.candidate is None or found.candidate.entry not in self.withdrawn:
             return found
-        return replace(found, candidate=None, percent=0, stage="rolled_back")
+        return replace(found, candidate=None, percent=0, stage=ROLLED_BACK)
 
     @property
     def on_ledger(self) -> ReleaseState:
@@ -93,7 +96,8 @@ class DesiredState:
 
     def refresh(self) -> bool:
         """Read the ledger now; returns whether it could be. Raises nothing."""
-        with self._lock:
+        before = self._on_ledger
+        with self._reading:
             try:
                 self._read()
             except LineageError as error:
@@ -104,13 +108,16 @@ class DesiredState:
             if self.problem is not None:
                 logger.info("the ledger is read again")
             self.problem, self._read_at = None, time.time()
-            return True
+        if self._on_ledger != before:
+            self.on_change()
+        return True
 
     def withdraw(self, promotion: LedgerEntry, why: Withdrawal) -> None:
-        """Serve this promotion no longer, whatever the ledger says until its row is written."""
-        with self._lock:
-            self.withdrawn[promotion.entry] = why
-            self._save_copy()
+        """Serve this promotion no longer, whatever the ledger says until its row is written.
+
+        Waits for nothing; ``save`` makes it outlive this process.
+        """
+        self.withdrawn = {**self.withdrawn, promotion.entry: why}
 
     def _poll(self) -> None:
         while not self._ended.wait(self._poll_s):
@@ -123,7 +130,7 @@ class DesiredState:
             return
         rows = ledger.rows()
         self._heed(rows)
-        self._save_copy()
+        self.save()
 
     def _heed(self, rows: list[dict[str, Any]]) -> None:
         """Take these rows as the ledger. Raises LineageError when they are not the old ones and
@@ -142,16 +149,15 @@ class DesiredState:
             self.withdrawn = {}  # what was decided here stands on the ledger, or is overtaken
 
     @property
-    def _copy(self) -> Any:
+    def _copy(self) -> Path:
         return self._home.root / "serving" / COPY
 
-    def _save_copy(self) -> None:
-        """Keep what was read. A full disk costs the copy, not the service."""
+    def save(self) -> None:
+        """Keep what was read and decided. A full disk costs the copy, not the service."""
         withdrawn = {str(entry): vars(why) for entry, why in self.withdrawn.items()}
         content = {"model": self.model, "rows": self._rows, "withdrawn": withdrawn}
         try:
-            self._copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with atomic_write(self._copy) as temporary:
+            with self._writing, atomic_write(self._copy) as temporary:
                 temporary.touch(mode=0o600)
                 temporary.write_text(json.dumps(content), encoding="utf-8")
         except OSError as error:
@@ -162,7 +168,7 @@ class DesiredState:
         try:
             os.utime(self._copy)
         except OSError:
-            self._save_copy()
+            self.save()
 
     def _load_copy(self) -> None:
         try:
