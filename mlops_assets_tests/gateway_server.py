@@ -63,6 +63,7 @@ def serve_gateway(
     *,
     routes: Routes | None = None,
     prepare: Callable[[Gateway], None] = lambda _: None,
+    shadow_tokens_per_day: int = 0,
     **settings: Any,
 ) -> Iterator[RunningGateway]:
     """Run one until the block ends: over one upstream, or over ``routes``."""
@@ -74,7 +75,13 @@ def serve_gateway(
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Gateway]:
-        gateway = Gateway(files, GatewaySpec(**settings), MODEL, chosen)
+        gateway = Gateway(
+            files,
+            GatewaySpec(**settings),
+            MODEL,
+            chosen,
+            shadow_tokens_per_day=shadow_tokens_per_day,
+        )
         prepare(gateway)
         made.append(gateway)
         yield gateway

@@ -27,6 +27,7 @@ from mlops_assets.serving.request_log import LogFailed, SegmentLog
 from mlops_assets.serving.route import Routes
 from mlops_assets.serving.server_metrics import ServerMetrics
 from mlops_assets.serving.serving_home import ServingHome
+from mlops_assets.serving.shadow import Shadow
 from mlops_assets.serving.tracing import make_tracing
 from mlops_assets.serving.usage_ledger import usage_ledger
 
@@ -43,9 +44,10 @@ class Gateway:
         model: str,
         routes: Routes,
         describe: Callable[[], Mapping[str, Any]] = dict,
+        shadow_tokens_per_day: int = 0,
     ) -> None:
-        """``describe`` says for ``/health`` what is served. Raises LineageError when a log cannot
-        be written."""
+        """``describe`` says for ``/health`` what is served; mirrored requests may use so many
+        tokens a day. Raises LineageError when a log cannot be written."""
         self.spec = spec
         self.model = model
         self.routes = routes
@@ -72,6 +74,8 @@ class Gateway:
         self.started = time.time()
         self._salt = files.salt()
         self.votes = Feedback(self.feedback, files.requests, spec, self.hash_user)
+        self.shadow = Shadow(files.root, spec, shadow_tokens_per_day, self._has_room)
+        self.metrics.observe_shadow(self.shadow.counts)
 
     def authenticate(self, authorization: bytes, scope: str) -> ApiKey:
         """The key of an ``Authorization`` header. Raises Refusal (401, 403)."""
@@ -113,11 +117,17 @@ class Gateway:
 
     async def close(self) -> None:
         """Let go of connections and files."""
+        await self.shadow.close()
         await self.relay.close()
         self.log.close()
         self.feedback.close()
         await self.budgets.close()
         self.tracing.close()
+
+    def _has_room(self) -> bool:
+        """Whether users leave room for mirrored requests now."""
+        most = self.spec.shadow_spare * self.spec.maximum_in_flight
+        return self.admission.in_flight < most and not self.admission.waiting
 
     def check_open(self) -> None:
         """Raises Refusal when nothing new is taken on."""
@@ -153,6 +163,7 @@ class Gateway:
             self.budgets.release(call.id)
         self._count(call, record, status, error)
         if record is not None:
+            self.shadow.offer(call, record)
             for observe in self.observers:
                 observe(record)
 

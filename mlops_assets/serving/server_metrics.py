@@ -4,10 +4,14 @@ No label has values that a caller can choose: keys are named by their names, of 
 holds a bounded number; users, features and the models that were asked for are not labels.
 """
 
+from collections.abc import Mapping
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mlops_assets.artifacts import SHORT
+from mlops_assets.serving.shadow import OUTCOMES as SHADOW_OUTCOMES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -57,6 +61,12 @@ class ServerMetrics:
         )
         self._cached = Counter(
             "mlops_cache_hits_total", "Answers from the cache.", ("kind",), registry=self.registry
+        )
+        self._shadow = Gauge(
+            "mlops_shadow_requests",
+            "Mirrored requests since the start: answered by the candidate, or dropped and why.",
+            ("outcome",),
+            registry=self.registry,
         )
         self._release = Gauge(
             "mlops_release_info",
@@ -112,6 +122,11 @@ class ServerMetrics:
         self._release.clear()
         for arm, release in releases.items():
             self._release.labels(release[:SHORT], arm).set(1)
+
+    def observe_shadow(self, counts: Mapping[str, int]) -> None:
+        """Show these counts of mirrored requests, as they are when somebody reads."""
+        for outcome in SHADOW_OUTCOMES:
+            self._shadow.labels(outcome).set_function(partial(counts.__getitem__, outcome))
 
     def render(self) -> bytes:
         """The exposition text."""
