@@ -4,8 +4,10 @@ Latencies are counted on a grid of one percent, scores on one of a thousandth.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.sequential import Tally
@@ -61,23 +63,10 @@ class ArmStatistics:
         """Requests that got an answer."""
         return self.requests - self.failed
 
-    def slower_than(self, step: int) -> int:
-        """Answers that took longer than the ``step`` of the grid."""
-        return sum(count for at, count in self.latencies.items() if at > step)
-
-    def quantile_step(self, share: float) -> int | None:
-        """The smallest step that ``share`` of the answers do not exceed; None without answers."""
-        left = share * self.latencies.total()
-        for step in sorted(self.latencies):
-            left -= self.latencies[step]
-            if left <= 0:
-                return step
-        return None
-
-    def latency_ms(self, share: float) -> float | None:
-        """The latency that ``share`` of the answers do not exceed, within one percent."""
-        step = self.quantile_step(share)
-        return None if step is None else math.exp(step * LOG_STEP)
+    def speed(self) -> "Latencies":
+        """The latencies as they are now, to be asked many things."""
+        steps = sorted(self.latencies)
+        return Latencies(steps, list(accumulate(self.latencies[step] for step in steps)))
 
     def quality(self) -> float | None:
         """Mean score; None where nothing was scored."""
@@ -92,6 +81,36 @@ class ArmStatistics:
         mean = _total(self.losses) / scored
         variance = sum(count * (loss - mean) ** 2 for loss, count in self.losses.items()) / scored
         return min(1.0, max(variance / (mean * (1 - mean)), 0.01)) if 0 < mean < 1 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """A distribution of latencies on the grid."""
+
+    steps: list[int]
+    at_most: list[int]
+    """How many answers each step, or a smaller one, was enough for."""
+
+    @property
+    def answers(self) -> int:
+        """How many there are."""
+        return self.at_most[-1] if self.at_most else 0
+
+    def slower_than(self, step: int) -> int:
+        """Answers that took longer than a step of the grid."""
+        below = bisect_right(self.steps, step)
+        return self.answers - (self.at_most[below - 1] if below else 0)
+
+    def quantile_step(self, share: float) -> int | None:
+        """The smallest step that ``share`` of the answers do not exceed; None without answers."""
+        if not self.steps:
+            return None
+        return self.steps[bisect_left(self.at_most, share * self.answers)]
+
+    def quantile_ms(self, share: float) -> float | None:
+        """The latency that ``share`` of the answers do not exceed, within one percent."""
+        step = self.quantile_step(share)
+        return None if step is None else math.exp(step * LOG_STEP)
 
 
 def latency_step(latency_ms: float) -> int:

@@ -96,15 +96,15 @@ def _evidence_of(evidence: Evidence, name: str) -> dict[str, float]:
 
 
 def _measured(evidence: Evidence, name: str) -> dict[str, float | None]:
-    return {
-        "candidate": _measure(evidence.candidate, name),
-        "champion": _measure(evidence.control, name),
-    }
+    arms = {"candidate": evidence.candidate, "champion": evidence.control}
+    if name in QUANTILES:
+        champions, candidates = evidence.speeds
+        speeds = {"candidate": candidates, "champion": champions}
+        return {arm: speed.quantile_ms(QUANTILES[name]) for arm, speed in speeds.items()}
+    return {arm: _measure(statistics, name) for arm, statistics in arms.items()}
 
 
 def _measure(arm: ArmStatistics, name: str) -> float | None:
-    if name in QUANTILES:
-        return arm.latency_ms(QUANTILES[name])
     if name == QUALITY:
         return arm.quality()
     counted, of = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
-from mlops_assets.serving.arm_statistics import ArmStatistics, ratio_steps, shares
+from mlops_assets.serving.arm_statistics import ArmStatistics, Latencies, ratio_steps, shares
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.release_spec import MOST_LOSS, ReleaseSpec
 from mlops_assets.serving.sequential import Expected, Harm, NonInferiority, Tally
@@ -81,6 +81,8 @@ class Evidence:
         self._arms = (CHAMPION, SHADOW if stage == SHADOW else CANARY)
         self.percents = [0] if stage == SHADOW else list(spec.canary_steps)
         self.control, self.candidate = ArmStatistics(), ArmStatistics()
+        self.speeds = self.control.speed(), self.candidate.speed()
+        """Latencies of both; an open block is not among them."""
         self.entered_with = 0
         """Requests of the candidate before the present stage."""
         self._block = Block()
@@ -129,6 +131,7 @@ class Evidence:
             self.comparisons[name].update(worse, stages)
         self.control.merge(control)
         self.candidate.merge(candidate)
+        self.speeds = self.control.speed(), self.candidate.speed()
 
     @property
     def stage_requests(self) -> int:
@@ -166,32 +169,29 @@ class Evidence:
         loss = _expected_rate(lost, scored, PRIOR_LOSS)
         view = View(control.losses, candidate.losses, Expected(loss, loss, past.loss_spread()))
         yield QUALITY, view, [view] * stages
+        speeds = self.speeds[0], control.speed(), candidate.speed()
         for name, quantile in QUANTILES.items():
-            step = past.quantile_step(quantile)
-            if step is None:
-                continue
-            yield (
-                name,
-                self._slowness(control, candidate, step, self._harmful_steps),
-                [self._slowness(control, candidate, step, wider) for wider in self._stage_steps],
-            )
+            step = speeds[0].quantile_step(quantile)
+            if step is not None:
+                worse = _slowness(*speeds, step, self._harmful_steps)
+                yield name, worse, [_slowness(*speeds, step, wider) for wider in self._stage_steps]
 
-    def _slowness(
-        self, control: ArmStatistics, candidate: ArmStatistics, step: int, wider: int
-    ) -> View:
-        """Answers of the control above a latency, the candidate's above a multiple of it.
 
-        If as many of these as of those, the candidate is slower by that ratio at that quantile.
-        """
-        past, of = self.control, self.control.latencies.total()
-        return View(
-            shares(control.slower_than(step), control.latencies.total()),
-            shares(candidate.slower_than(step + wider), candidate.latencies.total()),
-            Expected(
-                _expected_rate(past.slower_than(step), of, PRIOR_RATE),
-                _expected_rate(past.slower_than(step + wider), of, PRIOR_RATE),
-            ),
-        )
+def _slowness(
+    past: Latencies, control: Latencies, candidate: Latencies, step: int, wider: int
+) -> View:
+    """Answers of the control above a latency, the candidate's above a multiple of it.
+
+    If as many of these as of those, the candidate is slower by that ratio at that quantile.
+    """
+    return View(
+        shares(control.slower_than(step), control.answers),
+        shares(candidate.slower_than(step + wider), candidate.answers),
+        Expected(
+            _expected_rate(past.slower_than(step), past.answers, PRIOR_RATE),
+            _expected_rate(past.slower_than(step + wider), past.answers, PRIOR_RATE),
+        ),
+    )
 
 
 def _expected_rate(total: float, of: int, before: float) -> float:

@@ -22,7 +22,7 @@ mirrored request and its original do, only make it more careful.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 Tally = Mapping[float, int]
 """How often each value in [0, 1] was seen."""
@@ -77,20 +77,18 @@ def best_bet(expected: Expected, margin: float, controls: int, candidates: int) 
     if not controls or not candidates or abs(gap) < EDGE:
         return None
     low, high = max(0.0, -margin) + EDGE, min(1.0, 1 - margin) - EDGE
-    at = controls * expected.control + candidates * (expected.candidate - margin)
-    at /= controls + candidates
-    lean = 0.0
+    control, candidate, spread = expected.control, expected.candidate, expected.spread
+    at = (controls * control + candidates * (candidate - margin)) / (controls + candidates)
     for _ in range(ROUNDS):
         at = min(max(at, low), high)
-        noise = expected.spread * at * (1 - at) / controls
-        other = expected.spread * (at + margin) * (1 - at - margin) / candidates
-        lean = gap / (noise + other)
-        at = expected.control + lean * noise
+        noise = spread * at * (1 - at) / controls
+        lean = gap / (noise + spread * (at + margin) * (1 - at - margin) / candidates)
+        at = control + lean * noise
     at = min(max(at, low), high)
-    bet = Bet(-lean / controls, at, lean / candidates, at + margin)
-    worst = max(_at_risk(bet.control_stake, at), _at_risk(bet.candidate_stake, at + margin))
+    stakes = -lean / controls, lean / candidates
+    worst = max(_at_risk(stakes[0], at), _at_risk(stakes[1], at + margin))
     cut = min(1.0, (1 - LEAST_FACTOR) / worst)
-    return Bet(bet.control_stake * cut, at, bet.candidate_stake * cut, at + margin)
+    return Bet(stakes[0] * cut, at, stakes[1] * cut, at + margin)
 
 
 class Harm:
@@ -155,7 +153,8 @@ class NonInferiority:
         sizes = sum(control.values()), sum(candidate.values())
         for index, hope in enumerate(HOPES):
             candidates = hope * expected.candidate + (1 - hope) * worst
-            bet = best_bet(replace(expected, candidate=candidates), self.margin, *sizes)
+            hoped = Expected(expected.control, candidates, expected.spread)
+            bet = best_bet(hoped, self.margin, *sizes)
             if bet:
                 grown = self._won[index] + bet.log_e(control, candidate)
                 self._won[index] = min(grown, -2 * math.log(self.alpha))
@@ -175,7 +174,11 @@ class NonInferiority:
 
 
 def _log_won(tally: Tally, stake: float, at: float) -> float:
-    return sum(count * math.log1p(stake * (value - at)) for value, count in tally.items() if count)
+    won = 0.0
+    for value, count in tally.items():
+        if count:
+            won += count * math.log1p(stake * (value - at))
+    return won
 
 
 def _at_risk(stake: float, at: float) -> float:
