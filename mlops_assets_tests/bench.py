@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
-    [training] [generation] [gate] [gpu]
+    [training] [generation] [gate] [rollout] [gpu]
 """
 
 import json
@@ -19,6 +19,7 @@ from mlops_assets_tests.bench_gate import gate
 from mlops_assets_tests.bench_generation import generation
 from mlops_assets_tests.bench_gpu import gpu
 from mlops_assets_tests.bench_privacy import privacy
+from mlops_assets_tests.bench_rollout import rollout
 from mlops_assets_tests.bench_training import training
 from mlops_assets_tests.commands import execute_job, run_command
 
@@ -80,6 +81,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training,
     "generation": generation,
     "gate": gate,
+    "rollout": rollout,
     "gpu": gpu,
     "banking77": banking77,
 }

@@ -8,6 +8,7 @@ both see the same requests, once the candidate had the stage's minimum of them.
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,14 +18,17 @@ from scipy.stats import binomtest, norm
 from mlops_assets.progress import Advance, progress
 from mlops_assets.request_record import CANARY, SHADOW
 from mlops_assets.serving.arm_statistics import ArmStatistics
+from mlops_assets.serving.experiment_plan import ExperimentPlan
+from mlops_assets.serving.experiment_test import ExperimentTest
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, judge
 from mlops_assets.serving.rollout_evidence import Evidence
+from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.simulated_traffic import LOOK_S, REQUESTS_PER_S, Look, Scenario, looks
 
-CANARIES, FEWER = 2000, 200
+CANARIES, SOME, FEWER = 2000, 500, 200
 SPEC = ReleaseSpec()
-Z = float(norm.ppf(0.95))
+Z, TWO_SIDED = float(norm.ppf(0.95)), float(norm.ppf(0.975))
 LIMIT, POINT = 0.05, 0.01
 """The fixed rule's: an error rate above 5%, or a point above the champion's."""
 ALIKE = (
@@ -35,9 +39,9 @@ ALIKE = (
     (Scenario("A/A, 3% of 500 users fail half the time", troubled=0.03), FEWER),
 )
 HARMFUL = (
-    (Scenario("1 point more failures", worse=0.01), CANARIES),
-    (Scenario("2 points more failures", worse=0.02), CANARIES),
-    (Scenario("5 points more failures", worse=0.05), CANARIES),
+    (Scenario("1 point more failures", worse=0.01), SOME),
+    (Scenario("2 points more failures", worse=0.02), SOME),
+    (Scenario("5 points more failures", worse=0.05), SOME),
     (Scenario("every request fails", worse=1.0), FEWER),
     (Scenario("10% slower (within the margin)", slower=1.1), FEWER),
     (Scenario("25% slower", slower=1.25), FEWER),
@@ -46,6 +50,8 @@ HARMFUL = (
     (Scenario("quality 5 points lower", quality=0.05), FEWER),
     (Scenario("quality 15 points lower", quality=0.15), FEWER),
 )
+PLAN = ExperimentPlan(baseline=0.6, minimum_effect=0.1)
+EXPERIMENTS, EFFECTS, USERS_A_LOOK = 300, (0.0, 0.05, 0.1, -0.1), 50
 
 
 @dataclass
@@ -73,6 +79,7 @@ def rollout() -> None:
     started = time.perf_counter()
     print(f"\n{REQUESTS_PER_S} requests/s, a look each {LOOK_S} s, default settings\n")
     total = sum(count for _, count in (*ALIKE, *HARMFUL)) + FEWER
+    total += EXPERIMENTS * len(EFFECTS)
     with progress(logging.getLogger(__name__), "canaries", total) as advance:
         print("| no worse | canaries | rolled back | 95% interval | of them at the deadline"
               " | requests until released: median, p95 | fixed limits | repeated z |")  # fmt: skip
@@ -88,6 +95,7 @@ def rollout() -> None:
         for scenario, count in HARMFUL:
             print(_harmful_row(scenario, *(simulate(scenario, count, rule, advance)
                                            for rule in RULES)), flush=True)  # fmt: skip
+        experiments(advance)
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 
@@ -131,6 +139,45 @@ def sequential(scenario: Scenario, seed: int, ended: Ended, *, shadow: bool = Fa
 def sequential_after_shadow(scenario: Scenario, seed: int, ended: Ended) -> None:
     """Ours, the stage before the canary with it."""
     sequential(scenario, seed, ended, shadow=True)
+
+
+def experiments(advance: Advance) -> None:
+    """Print who wins experiments, with the planned users at most, beside a repeated z test."""
+    print(f"\n{EXPERIMENTS} experiments a row on a metric of {PLAN.baseline:g}, planned to find"
+          f" {PLAN.minimum_effect:g} with {PLAN.users_needed:,} users each\n")  # fmt: skip
+    print("| b is better by | b wins | a wins | users each: median | z: b wins | z: a wins |")
+    print("|---|---|---|---|---|---|")
+    for effect in EFFECTS:
+        ours, peer, users = Counter[str](), Counter[str](), list[int]()
+        for seed in range(EXPERIMENTS):
+            winner, needed, other = _experiment(seed, effect)
+            ours[winner] += 1
+            peer[other] += 1
+            users.append(needed)
+            advance(1, f"experiment, {effect:+g}")
+        shares = [f"{count / EXPERIMENTS:.1%}"
+                  for count in (ours["b"], ours["a"], peer["b"], peer["a"])]  # fmt: skip
+        print(f"| {effect:+g} | {shares[0]} | {shares[1]} | {np.median(users):,.0f}"
+              f" | {shares[2]} | {shares[3]} |", flush=True)  # fmt: skip
+
+
+def _experiment(seed: int, effect: float) -> tuple[str, int, str]:
+    """Our winner, the users of each variant until then, and who wins by repeated z tests."""
+    dice, test, other = np.random.default_rng(seed), ExperimentTest(PLAN), ""
+    content = dice.random((PLAN.users_needed, 2)) < (PLAN.baseline, PLAN.baseline + effect)
+    winner, needed = INCONCLUSIVE, PLAN.users_needed
+    for user, values in enumerate(content):
+        for variant, value in zip("ab", values, strict=True):
+            test.vote(f"{variant}{user}", variant, float(value))
+        if (user + 1) % USERS_A_LOOK:
+            continue
+        if winner == INCONCLUSIVE and (winner := test.verdict().winner) != INCONCLUSIVE:
+            needed = user + 1
+        a, b = content[: user + 1].mean(axis=0)
+        error = math.sqrt((a + b) * (1 - (a + b) / 2) / (user + 1))
+        if not other and error and abs(b - a) / error > TWO_SIDED:
+            other = "b" if b > a else "a"
+    return winner, needed, other
 
 
 def _watched(harmful: Callable[[ArmStatistics, ArmStatistics], bool]) -> "Rule":

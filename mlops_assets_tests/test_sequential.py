@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mlops_assets.serving.sequential import (
     Bet,
+    Excess,
     Expected,
-    Harm,
     NonInferiority,
     Tally,
     best_bet,
@@ -122,7 +122,7 @@ def test_one_more_failure_of_the_candidate_never_speaks_for_it(
     where = where % max(1, len(failures))
 
     def evidence(more: int) -> tuple[float, float]:
-        harm, fine = Harm(0.0), NonInferiority(0.05, 0.05)
+        harm, fine = Excess(0.0), NonInferiority(0.05, 0.05)
         for index, (control, candidate) in enumerate(failures):
             worse = min(20, candidate + more * (index == where))
             harm.update(ones(control, 20), ones(worse, 20), 0.02)
@@ -152,7 +152,7 @@ def shown(rates: tuple[float, float], margin: float, runs: int = 300) -> tuple[f
     dice = np.random.default_rng(7)
     found = np.zeros(2)
     for _ in range(runs):
-        harm, fine, ever, failed, of = Harm(0.0), NonInferiority(margin, 0.05), False, 0.2, 20
+        harm, fine, ever, failed, of = Excess(0.0), NonInferiority(margin, 0.05), False, 0.2, 20
         for control, candidate in streams(dice, rates):
             rate = failed / of
             harm.update(control, candidate, rate)
@@ -176,7 +176,7 @@ def test_what_is_there_is_found() -> None:
 
 
 def test_harm_that_begins_late_is_found_soon() -> None:
-    harm = Harm(0.0)
+    harm = Excess(0.0)
     for _ in range(100):
         harm.update(ones(1, 100), ones(0, 50), 0.01)
     assert harm.peak < math.log(20)
@@ -198,7 +198,7 @@ def test_later_harm_outvotes_any_calm_past() -> None:
 
 
 def test_a_block_without_one_of_the_arms_says_nothing() -> None:
-    harm, fine = Harm(0.0), NonInferiority(0.05, 0.05)
+    harm, fine = Excess(0.0), NonInferiority(0.05, 0.05)
     harm.update({}, ones(20, 20), 0.01)
     fine.update(ones(0, 20), {}, Expected(0.01, 0.01))
     assert harm.peak == pytest.approx(0)

@@ -4,7 +4,7 @@ Latencies are counted on a grid of one percent, scores on one of a thousandth.
 """
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -96,9 +96,9 @@ class Latencies:
         """How many there are."""
         return self.at_most[-1] if self.at_most else 0
 
-    def slower_than(self, step: int) -> int:
-        """Answers that took longer than a step of the grid."""
-        below = bisect_right(self.steps, step)
+    def as_slow_as(self, step: int) -> int:
+        """Answers that took as long as a step of the grid, or longer."""
+        below = bisect_left(self.steps, step)
         return self.answers - (self.at_most[below - 1] if below else 0)
 
     def quantile_step(self, share: float) -> int | None:

@@ -68,7 +68,7 @@ def compared(evidence: Evidence, name: str, stage: int) -> Criterion:
     verdict = FAIL if _harmful(evidence, name) else PASS if test.shown else INCONCLUSIVE
     text = _milliseconds if name in QUANTILES else _score if name == QUALITY else _percent
     limit = f"{1 + margin:.2f} times" if name in QUANTILES else f"{100 * margin:.3g} points"
-    ruled_out, worse = min(1.0, math.exp(-test.log_e)), comparison.harm
+    ruled_out, worse = p_value(test.log_e), comparison.harm
     return Criterion(
         name,
         verdict,
@@ -92,7 +92,7 @@ def _harmful(evidence: Evidence, name: str) -> bool:
 
 def _evidence_of(evidence: Evidence, name: str) -> dict[str, float]:
     comparison = evidence.comparisons[name]
-    return {"p_harm": math.exp(-comparison.harm.peak), "alpha": comparison.alpha}
+    return {"p_harm": p_value(comparison.harm.peak), "alpha": comparison.alpha}
 
 
 def _measured(evidence: Evidence, name: str) -> dict[str, float | None]:
@@ -120,9 +120,13 @@ def _numbers(arms: Mapping[str, float | None], **more: float) -> dict[str, Any]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
+def p_value(log_e: float) -> float:
+    """Always valid: the smallest alpha at which this evidence would do."""
+    return math.exp(min(0.0, -log_e))
+
+
 def _p_text(log_e: float, alpha: float) -> str:
-    """Always-valid p value: the smallest alpha at which the evidence so far would do."""
-    return f"p = {math.exp(-log_e):.2g}, shown below {alpha:.2g}"
+    return f"p = {p_value(log_e):.2g}, shown below {alpha:.2g}"
 
 
 def _percent(share: float | None) -> str:

@@ -13,7 +13,7 @@ from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
 from mlops_assets.serving.arm_statistics import ArmStatistics, Latencies, ratio_steps, shares
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.release_spec import MOST_LOSS, ReleaseSpec
-from mlops_assets.serving.sequential import Expected, Harm, NonInferiority, Tally
+from mlops_assets.serving.sequential import Excess, Expected, NonInferiority, Tally
 
 BLOCK_REQUESTS = 3
 """A block has this many requests of each arm at least."""
@@ -48,7 +48,7 @@ class View:
 class Comparison:
     """The tests of one measure: that the candidate is worse, that it is not, stage by stage."""
 
-    harm: Harm
+    harm: Excess
     alpha: float
     """Of the harm; a part of the rollout's."""
     shown: tuple[NonInferiority, ...]
@@ -98,7 +98,7 @@ class Evidence:
         tolerances = {EMPTY: spec.empty_spike, REFUSED: spec.refusal_spike}
         self.comparisons = {
             name: Comparison(
-                Harm(tolerances.get(name, 0.0)),
+                Excess(tolerances.get(name, 0.0)),
                 spec.alpha * part * share,
                 tuple(
                     NonInferiority(0.0 if name in QUANTILES else margin, spec.release_alpha)
@@ -173,23 +173,25 @@ class Evidence:
         for name, quantile in QUANTILES.items():
             step = speeds[0].quantile_step(quantile)
             if step is not None:
-                worse = _slowness(*speeds, step, self._harmful_steps)
+                # Above the quantile for harm, from it on against harm: so that latencies which are
+                # all the same can show either.
+                worse = _slowness(*speeds, step + 1, self._harmful_steps)
                 yield name, worse, [_slowness(*speeds, step, wider) for wider in self._stage_steps]
 
 
 def _slowness(
     past: Latencies, control: Latencies, candidate: Latencies, step: int, wider: int
 ) -> View:
-    """Answers of the control above a latency, the candidate's above a multiple of it.
+    """Answers of the control that take a given time, the candidate's that take a multiple of it.
 
     If as many of these as of those, the candidate is slower by that ratio at that quantile.
     """
     return View(
-        shares(control.slower_than(step), control.answers),
-        shares(candidate.slower_than(step + wider), candidate.answers),
+        shares(control.as_slow_as(step), control.answers),
+        shares(candidate.as_slow_as(step + wider), candidate.answers),
         Expected(
-            _expected_rate(past.slower_than(step), past.answers, PRIOR_RATE),
-            _expected_rate(past.slower_than(step + wider), past.answers, PRIOR_RATE),
+            _expected_rate(past.as_slow_as(step), past.answers, PRIOR_RATE),
+            _expected_rate(past.as_slow_as(step + wider), past.answers, PRIOR_RATE),
         ),
     )
 

@@ -21,16 +21,16 @@ mirrored request and its original do, only make it more careful.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Tally = Mapping[float, int]
 """How often each value in [0, 1] was seen."""
 
 GRID = (0.01, 0.03, 0.1, 0.4, 0.8)
-"""Harms that are bet on, beyond what is tolerated; the evidence is their mean."""
+"""Excesses that are bet on, beyond what is tolerated; the evidence is their mean."""
 RESTART_EVERY = 250
-"""Requests of the candidate after which the search for harm begins anew, beside the old one."""
+"""Requests of the candidate after which the search begins anew, beside the old one."""
 HOPES = (1.0, 0.5)
 """What non-inferiority bets on: the candidate as expected, and half way to the margin."""
 ROUNDS = 3
@@ -91,18 +91,25 @@ def best_bet(expected: Expected, margin: float, controls: int, candidates: int) 
     return Bet(stakes[0] * cut, at, stakes[1] * cut, at + margin)
 
 
-class Harm:
+class Excess:
     """Evidence that the candidate's mean exceeds the control's by more than ``tolerance``.
 
-    A candidate may turn bad late, so every ``RESTART_EVERY`` requests a part of what was set
+    A candidate may turn bad late, so every ``restart_every`` requests of it a part of what was set
     aside at the start is bet afresh: the j-th time 1 / (j (j + 1)) of it.
     """
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(
+        self,
+        tolerance: float = 0.0,
+        grid: Sequence[float] = GRID,
+        restart_every: float = RESTART_EVERY,
+    ) -> None:
         self.tolerance = tolerance
         self.peak = 0.0
-        """Largest logarithm of the evidence so far; harm is shown from log(1 / alpha) on."""
-        self._won = [-math.inf] * len(GRID)
+        """Largest logarithm of the evidence so far: it is shown from log(1 / alpha) on."""
+        self._grid = grid
+        self._restart_every = restart_every
+        self._won = [-math.inf] * len(grid)
         self._starts = 0
         self._seen = 0
 
@@ -111,13 +118,13 @@ class Harm:
     ) -> None:
         """Take in a block, with the control's mean as it was expected before."""
         controls, candidates = sum(control.values()), sum(candidate.values())
-        if self._seen >= self._starts * RESTART_EVERY:
+        if not self._starts or self._seen >= self._starts * self._restart_every:
             self._starts += 1
             share = -math.log(self._starts * (self._starts + 1))
             self._won = [_log_sum(won, share) for won in self._won]
         self._seen += candidates
-        for index, harm in enumerate(GRID):
-            worse = min(1.0, expected + self.tolerance + harm)
+        for index, more in enumerate(self._grid):
+            worse = min(1.0, expected + self.tolerance + more)
             if worse <= expected + self.tolerance:
                 continue
             bet = best_bet(Expected(expected, worse, spread), self.tolerance, controls, candidates)
@@ -129,7 +136,7 @@ class Harm:
         """Logarithm of the evidence now."""
         total = math.log(1 / (self._starts + 1))
         for won in self._won:
-            total = _log_sum(total, won - math.log(len(GRID)))
+            total = _log_sum(total, won - math.log(len(self._grid)))
         return total
 
 
