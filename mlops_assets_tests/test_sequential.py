@@ -147,7 +147,7 @@ def streams(dice: np.random.Generator, rates: tuple[float, float]) -> Iterator[t
             yield ones(yes[0], sizes[0]), ones(yes[1], sizes[1])
 
 
-def shown(rates: tuple[float, float], margin: float, runs: int = 300) -> tuple[float, float]:
+def shown(rates: tuple[float, float], margin: float, runs: int = 120) -> tuple[float, float]:
     """How often harm, and that there is none of the margin, was ever shown at 5%."""
     dice = np.random.default_rng(7)
     found = np.zeros(2)
