@@ -26,7 +26,7 @@ def usage(
 
     With --check, exit code 1 if the budget ledger is not the sum of the request log.
     """
-    from mlops_assets.serving.gateway_spec import read_spec
+    from mlops_assets.serving.gateway_spec import GatewaySpec, read_settings
     from mlops_assets.serving.serving_home import ServingHome
     from mlops_assets.serving.usage_ledger import usage_ledger
     from mlops_assets.serving.usage_report import differences, print_usage, usage_of
@@ -35,7 +35,7 @@ def usage(
     if check:
         _report(differences(ledger), as_json)
         return
-    spec, chosen = read_spec(), _day(day)
+    spec, chosen = read_settings("gateway", GatewaySpec), _day(day)
     rows = usage_of(ledger, spec, chosen)
     if as_json:
         found = [row.as_json() for row in rows]

@@ -84,7 +84,8 @@ def serve_gateway(
         )
         prepare(gateway)
         made.append(gateway)
-        yield gateway
+        async with gateway.running():
+            yield gateway
 
     server = make_server(make_app(opened))
     listener = listen("127.0.0.1", 0)

@@ -1,8 +1,7 @@
 """The gateway as a Starlette application: its routes, its start and its end."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -25,27 +24,19 @@ from mlops_assets.serving.refusal import (
 from mlops_assets.serving.server_metrics import CONTENT_TYPE
 
 Opened = Callable[[], AbstractAsyncContextManager[Gateway]]
-"""Makes the gateway when the event loop runs, and closes what belongs to it."""
+"""Gives the gateway, running; ends it where that is its part."""
 MOST_FEEDBACK = 256 * 1024  # bytes
 
 
 def make_app(opened: Opened) -> Starlette:
-    """The application around a gateway that is made when it starts."""
+    """The application around the gateway that ``opened`` gives when it starts."""
     endpoints = Endpoints()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with opened() as gateway:
             endpoints.gateway = endpoints.chat.gateway = gateway
-            await gateway.budgets.start()
-            syncing = asyncio.create_task(gateway.keep())
-            try:
-                yield
-            finally:
-                syncing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await syncing
-                await gateway.close()
+            yield
 
     return Starlette(
         routes=[

@@ -92,10 +92,11 @@ class Chat:
         call.trace.step("route")
         call.route = self.gateway.routes.route(call.key.name, call.user, call.request.attributes)
         call.trace.step("upstream", release=call.route.upstream.release, arm=call.route.arm)
-        if call.request.stream:
-            await self._stream(call, watch, send)
-        else:
-            await self._plain(call, watch, send)
+        with self.gateway.track(call.route.upstream.release):
+            if call.request.stream:
+                await self._stream(call, watch, send)
+            else:
+                await self._plain(call, watch, send)
 
     async def _plain(self, call: Call, watch: WhileConnected, send: Send) -> None:
         upstream, body, headers = self._question(call)

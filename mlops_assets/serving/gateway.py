@@ -7,7 +7,8 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,8 @@ class Gateway:
         self.access_log = make_access_log()
         self.relay = Relay(spec)
         self.draining = False
+        self.track: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+        """Counts a request as under way at the engine of a release."""
         self.observers: list[Callable[[RequestRecord], None]] = []
         """Called with every record that is in the log, in the event loop: they must not wait."""
         self.started = time.time()
@@ -104,8 +107,28 @@ class Gateway:
         own = {"status": status, "model": self.model, "config": self.spec.digest}
         return {**own, **told, "in_flight": self.admission.in_flight}
 
-    async def keep(self) -> None:
-        """Sync the logs at their interval until cancelled."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Until the block ends: sync the logs, count the budgets. Then let go of everything.
+
+        Raises LineageError when the budget ledger cannot be used.
+        """
+        syncing = asyncio.create_task(self._keep_synced(), name="log-sync")
+        try:
+            await self.budgets.start()
+            yield
+        finally:
+            syncing.cancel()
+            with suppress(asyncio.CancelledError):
+                await syncing
+            await self.shadow.close()
+            await self.relay.close()
+            self.log.close()
+            self.feedback.close()
+            await self.budgets.close()
+            self.tracing.close()
+
+    async def _keep_synced(self) -> None:
         while True:
             await asyncio.sleep(self.spec.log_sync_interval)
             for log in (self.log, self.feedback):
@@ -114,15 +137,6 @@ class Gateway:
                 except LogFailed as error:
                     self.metrics.log_errors.inc()
                     logger.error("the log could not be synced: %s", error)
-
-    async def close(self) -> None:
-        """Let go of connections and files."""
-        await self.shadow.close()
-        await self.relay.close()
-        self.log.close()
-        self.feedback.close()
-        await self.budgets.close()
-        self.tracing.close()
 
     def _has_room(self) -> bool:
         """Whether users leave room for mirrored requests now."""

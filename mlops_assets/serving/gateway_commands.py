@@ -1,4 +1,4 @@
-"""The commands of serving: chat, gateway-keys."""
+"""The commands of serving: serve, chat, gateway-keys."""
 
 import os
 from datetime import UTC, datetime
@@ -20,9 +20,21 @@ keys = typer.Typer(help="API keys of the gateway: made once, kept as hashes.", n
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``mlops``."""
-    for command in (chat,):
+    for command in (serve, chat):
         app.command()(plain_errors(command))
     app.add_typer(keys, name="gateway-keys")
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8000,
+) -> None:
+    """Serve what was approved on an OpenAI-compatible gateway, until Ctrl-C.
+
+    On loopback, unless the setting `host` of `gateway` says otherwise.
+    """
+    from mlops_assets.serving.server import serve as run
+
+    run(Home.from_environment(), port)
 
 
 def chat(

@@ -1,13 +1,15 @@
 """Settings of the gateway: ``ops: gateway: config:`` of the profile."""
 
-from pydantic import ConfigDict, Field, ValidationError
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.profiles import asset_config
 from mlops_assets.serving.budget_spec import BudgetSpec
 from mlops_assets.serving.traffic_spec import TrafficSettings
 
-SETTINGS = "gateway"
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 class GatewaySpec(BudgetSpec, TrafficSettings):
@@ -82,15 +84,18 @@ class GatewaySpec(BudgetSpec, TrafficSettings):
         return digest_json(self.model_dump(mode="json"))
 
 
-def read_spec() -> GatewaySpec:
-    """The profile's settings. Raises LineageError that names what is wrong with them."""
+def read_settings(section: str, spec: type[Spec]) -> Spec:
+    """The profile's settings ``ops: SECTION: config:``.
+
+    Raises LineageError that names what is wrong with them.
+    """
     try:
-        return GatewaySpec(**asset_config(SETTINGS))
+        return spec(**asset_config(section))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors()
         )
         raise LineageError(
-            f"The gateway's settings are not valid: {problems}.",
-            "Correct them under ops: gateway: config: in the profile.",
+            f"The settings of {section} are not valid: {problems}.",
+            f"Correct them under ops: {section}: config: in the profile.",
         ) from error

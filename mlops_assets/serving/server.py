@@ -1,17 +1,26 @@
 """The gateway's process: one for each home, on loopback, drained before it ends."""
 
+import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.home import Home
+from mlops_assets.serving.application import make_app
 from mlops_assets.serving.gateway import Gateway
+from mlops_assets.serving.lifecycle import Settings, open_gateway, provide_first_key
+from mlops_assets.serving.serving_home import ServingHome
 
 logger = logging.getLogger(__name__)
 
@@ -86,3 +95,48 @@ def address(listener: socket.socket) -> str:
     """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(home: Home, port: int) -> None:
+    """Serve what the ledger says until Ctrl-C or SIGTERM. Port 0 takes any that is free.
+
+    Raises LineageError when a gateway of this home runs already, when the port is taken, or when
+    the settings or the logs cannot be used.
+    """
+    settings, files = Settings.of_profile(), ServingHome.of(home)
+    home.prepare()
+    with files.only_gateway(), listen(settings.gateway.host, port) as listener:
+        if provide_first_key(files):
+            logger.info("a first API key lies in %s (mode 0600)", files.first_key)
+        url = address(listener)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(home, settings, files, listener, url))
+        finally:
+            files.address_file.unlink(missing_ok=True)
+
+
+async def _serve(
+    home: Home, settings: Settings, files: ServingHome, listener: socket.socket, url: str
+) -> None:
+    async with open_gateway(home, settings) as gateway:
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Gateway]:
+            yield gateway
+
+        server = make_server(make_app(opened))
+        server.gateway = gateway
+        facts = {"url": url, "pid": os.getpid(), "model": settings.model}
+        files.note_address({**facts, "config": settings.gateway.digest})
+        logger.info("%s/v1: an OpenAI-compatible API for %s", url, settings.model)
+        _settle_memory()
+        await server.serve(sockets=[listener])
+
+
+def _settle_memory() -> None:
+    """What was loaded stays loaded: the collector need not look at it again. Looking at every
+    700th new object would take a third of the time of a request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

@@ -4,7 +4,7 @@ No label has values that a caller can choose: keys are named by their names, of 
 holds a bounded number; users, features and the models that were asked for are not labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -74,17 +74,18 @@ class ServerMetrics:
             ("release", "arm"),
             registry=self.registry,
         )
-        self.engine_up = Gauge(
+        self._engine_up = Gauge(
             "mlops_engine_up",
             "Whether the release's engine is ready.",
             ("release",),
             registry=self.registry,
         )
-        self.ledger_age = Gauge(
+        self._ledger_age = Gauge(
             "mlops_ledger_age_seconds",
             "Time since the ledger was last read.",
             registry=self.registry,
         )
+        self._engines: Callable[[], Mapping[str, bool]] = dict
         self._children: dict[tuple[str, str], _Arm] = {}
         self._counts: dict[tuple[str, str, int, str], Counter] = {}
 
@@ -128,8 +129,18 @@ class ServerMetrics:
         for outcome in SHADOW_OUTCOMES:
             self._shadow.labels(outcome).set_function(partial(counts.__getitem__, outcome))
 
+    def watch(
+        self, ledger_age: Callable[[], float], engines_up: Callable[[], Mapping[str, bool]]
+    ) -> None:
+        """Ask these whenever somebody reads the metrics: seconds, and readiness by release."""
+        self._ledger_age.set_function(ledger_age)
+        self._engines = engines_up
+
     def render(self) -> bytes:
         """The exposition text."""
+        self._engine_up.clear()
+        for release, up in self._engines().items():
+            self._engine_up.labels(release[:SHORT]).set(up)
         return generate_latest(self.registry)
 
 
