@@ -21,8 +21,6 @@ from mlops_assets.serving import api_keys
 from mlops_assets.serving.controller import Controller
 from mlops_assets.serving.desired_state import DesiredState
 from mlops_assets.serving.engine_manager import EngineManager
-from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets.serving.experiment_state import running_experiments
 from mlops_assets.serving.flags import make_flags
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.gateway_spec import GatewaySpec, read_settings
@@ -42,7 +40,6 @@ class Settings:
     model: str
     """Name of the model in the registry, the ledger, and for callers."""
     gateway: GatewaySpec
-    engines: EngineSpec
     release: ReleaseSpec
 
     @classmethod
@@ -52,7 +49,6 @@ class Settings:
         return cls(
             str((workspace.get("config") or {}).get("model", "support-tickets")),
             read_settings("gateway", GatewaySpec),
-            read_settings("engines", EngineSpec),
             read_settings("release", ReleaseSpec),
         )
 
@@ -63,16 +59,22 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
     files = ServingHome.of(home)
     desired = DesiredState(home, settings.model)
     await asyncio.to_thread(desired.start)
-    manager = EngineManager(home, settings.engines, lambda: desired.entries or None)
+    manager = EngineManager(home, settings.gateway, lambda: desired.entries or None)
     controller = Controller(home, desired, manager, settings.release, files.root)
     flags = make_flags(settings.gateway.flags, settings.gateway.growthbook)
-    router = Router(controller.ready, flags, settings.release.shadow_share)
+    router = Router(desired, settings.model, controller.ready, flags, settings.release.shadow_share)
     state = ServedState(desired, manager)
-    gateway = Gateway(files, settings.gateway, settings.model, router, state.describe)
+    gateway = Gateway(
+        files,
+        settings.gateway,
+        settings.model,
+        router,
+        state.describe,
+        settings.release.shadow_tokens_per_day,
+    )
     gateway.track = manager.track
 
     def follow(release: ReleaseState) -> None:
-        router.update(release, running_experiments(desired.entries, settings.model))
         gateway.metrics.serving(_arms(release))
 
     controller.listeners.append(follow)

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
 
+import typer
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.serving.access_log import log_as_json
 from mlops_assets.serving.application import make_app
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.lifecycle import Settings, open_gateway, provide_first_key
@@ -105,9 +107,10 @@ def serve(home: Home, port: int) -> None:
     """
     settings, files = Settings.of_profile(), ServingHome.of(home)
     home.prepare()
+    log_as_json()
     with files.only_gateway(), listen(settings.gateway.host, port) as listener:
         if provide_first_key(files):
-            logger.info("a first API key lies in %s (mode 0600)", files.first_key)
+            typer.echo(f"A first API key lies in {files.first_key} (mode 0600).")
         url = address(listener)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -129,7 +132,7 @@ async def _serve(
         server.gateway = gateway
         facts = {"url": url, "pid": os.getpid(), "model": settings.model}
         files.note_address({**facts, "config": settings.gateway.digest})
-        logger.info("%s/v1: an OpenAI-compatible API for %s", url, settings.model)
+        typer.echo(f"{settings.model}  {url}/v1  (OpenAI-compatible; state on {url}/health)")
         _settle_memory()
         await server.serve(sockets=[listener])
 
