@@ -1,6 +1,7 @@
 # The project's commands. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
+LITELLM := .venv-litellm
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := -qq --require-hashes --no-deps
@@ -28,7 +29,7 @@ run: $(VENV)/ready home ## the whole lineage on the shipped data, then its summa
 dev: $(VENV)/ready home ## Dagster UI (3000), daemon, MLflow UI (5000), approvals (3001)
 	@mlops dev
 
-test: $(VENV)/ready ## the test suite on two workers, quick tests first
+test: $(VENV)/ready $(LITELLM)/ready ## the test suite on two workers, quick tests first
 	@PYTHONWARNINGS= python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/ready ## ruff, formatting, mypy --strict
@@ -40,14 +41,14 @@ format: $(VENV)/ready ## rewrite the code as `make check` wants it
 	@ruff check --fix .
 	@ruff format .
 
-bench: $(VENV)/ready ## the benchmarks; docs/benchmarks.md explains them
+bench: $(VENV)/ready $(LITELLM)/ready ## the benchmarks; docs/benchmarks.md explains them
 	@python -m mlops_assets_tests.bench
 
 lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements/
 	@python requirements/lock.py
 
-clean: ## delete the environment; MLOPS_HOME stays
-	rm -rf $(VENV)
+clean: ## delete the environments; MLOPS_HOME stays
+	rm -rf $(VENV) $(LITELLM)
 
 .PHONY: home
 home:
@@ -62,4 +63,12 @@ $(VENV)/ready: requirements/lock.txt requirements/torch-cpu.txt requirements/tor
 	@$(PIP) install $(LOCKED) -r requirements/torch-cpu.txt 2>/dev/null || $(PIP) install $(LOCKED) -r requirements/torch-pypi.txt
 	@$(PIP) install $(LOCKED) -r requirements/lock.txt
 	@$(PIP) install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+# LiteLLM and its proxy do not go together with the rest: an environment of its own, for
+# hosted providers and for the tests of `mlops export litellm`.
+$(LITELLM)/ready: requirements/litellm.txt | $(VENV)/ready
+	@echo "Installing LiteLLM into $(LITELLM) from requirements/ (half a minute, once)"
+	@python -m venv $(LITELLM)
+	@$(LITELLM)/bin/python -m pip --disable-pip-version-check install $(LOCKED) -r $<
 	@touch $@

@@ -36,6 +36,7 @@ HEAVY = (
     "statsmodels",
     "cyclonedx",
     "license_expression",
+    "litellm",
     "wandb",
     "aiohttp",
     "openfeature",

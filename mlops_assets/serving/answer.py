@@ -36,6 +36,8 @@ class Answer:
     finish: str = ""
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cost: float | None = None
+    """What the engine says that the answer cost; hosted providers' prices are known there."""
     pieces: int = 0
     """Events that carried a part of the answer: a lower bound of its tokens."""
     _parts: list[str] = field(default_factory=list)
@@ -94,6 +96,7 @@ class Answer:
             read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
             if _is_count(read) and _is_count(written):
                 self.tokens_in, self.tokens_out = read, written
+            self.cost = _amount(usage.get("cost"))
 
     def _rename(self, raw: bytes, parsed: dict[str, Any]) -> bytes:
         if self._exchange is None:
@@ -166,3 +169,9 @@ def _spellings(name: str, theirs: Any, ours: str) -> list[tuple[bytes, bytes]]:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+def _amount(value: Any) -> float | None:
+    """A sum of money; None for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < 10**6 else None

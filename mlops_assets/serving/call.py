@@ -55,6 +55,7 @@ class Call:
         now, upstream = time.perf_counter(), self.route.upstream
         self.answer.close()
         read, written = self._tokens(status)
+        told = self.answer.cost
         return RequestRecord(
             id=self.id,
             timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -70,7 +71,7 @@ class Call:
             model=self.request.model,
             tokens_in=read,
             tokens_out=written,
-            cost=price(upstream.model, read, written),
+            cost=price(upstream.model, read, written) if told is None else told,
             latency_ms=round((now - self.started) * 1e3, 3),
             first_byte_ms=_since(self.started, self.first_byte),
             cached=self.cached,

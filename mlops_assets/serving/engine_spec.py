@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TRANSFORMERS, VLLM, OPENAI = "transformers", "vllm", "openai"
+TRANSFORMERS, VLLM, OPENAI, LITELLM = "transformers", "vllm", "openai", "litellm"
 
 
 class EngineSpec(BaseModel):
@@ -12,14 +12,15 @@ class EngineSpec(BaseModel):
 
     engine: str = Field(
         TRANSFORMERS,
-        pattern=f"^({TRANSFORMERS}|{VLLM}|{OPENAI})$",
-        description="Who answers: `transformers serve` (any machine), `vllm serve` (CUDA), or"
-        " `openai`: a server at `engine_url` that somebody else runs.",
+        pattern=f"^({TRANSFORMERS}|{VLLM}|{OPENAI}|{LITELLM})$",
+        description="Who answers: `transformers serve` (any machine), `vllm serve` (CUDA),"
+        " `openai`: a server at `engine_url` that somebody else runs, or `litellm`: hosted"
+        " providers.",
     )
     engine_program: str = Field(
         "",
-        description="Path of the `transformers` or `vllm` program to start; empty takes that of"
-        " this environment.",
+        description="Path of the `transformers` or `vllm` program to start, or of a Python that has"
+        " LiteLLM; empty takes that of this environment.",
     )
     engine_device: str = Field(
         "cpu",
@@ -45,17 +46,34 @@ class EngineSpec(BaseModel):
     engine_url: str = Field(
         "",
         pattern="^(https?://[^ ]+)?$",
-        description="openai: the server's address, up to and with `/v1`.",
+        description="openai: the server's address, up to and with `/v1`. litellm: that of the"
+        " provider of `engine_model`, empty for its own.",
     )
     engine_model: str = Field(
         "",
-        description="openai: the model's name there; `{version}` and `{release}` stand for the"
-        " registered version and the bundle's digest.",
+        description="The model's name at a server of others; `{version}` and `{release}` stand for"
+        " the registered version and the bundle's digest. litellm: PROVIDER/MODEL.",
     )
     engine_key_variable: str = Field(
         "",
         pattern="^[A-Z0-9_]*$",
         description="openai: environment variable with the server's API key; empty sends none.",
+    )
+    engine_fallbacks: list[str] = Field(
+        default_factory=list,
+        max_length=10,
+        description="litellm: models (PROVIDER/MODEL) that are asked in turn where one fails.",
+    )
+    engine_retries: int = Field(
+        1, ge=0, le=10, description="litellm: how often a model is asked again when it fails."
+    )
+    engine_answer_s: float = Field(
+        60.0, gt=0.0, le=3600.0, description="litellm: seconds that one model may take to answer."
+    )
+    engine_secrets: list[str] = Field(
+        default_factory=list,
+        max_length=50,
+        description="litellm: environment variables that it gets, such as OPENAI_API_KEY.",
     )
     engine_start_s: float = Field(
         300.0, gt=0.0, le=7200.0, description="Seconds until an engine must have answered once."
@@ -103,8 +121,10 @@ class EngineSpec(BaseModel):
 
     @model_validator(mode="after")
     def _address(self) -> "EngineSpec":
-        if (self.engine == OPENAI) != bool(self.engine_url):
-            raise ValueError("engine_url belongs to the engine `openai`, which needs it")
-        if self.engine == OPENAI and not self.engine_model:
-            raise ValueError("the engine `openai` needs engine_model")
+        if self.engine == OPENAI and not self.engine_url:
+            raise ValueError("the engine `openai` needs engine_url")
+        if self.engine_url and self.engine not in (OPENAI, LITELLM):
+            raise ValueError(f"engine_url means nothing to the engine `{self.engine}`")
+        if self.engine in (OPENAI, LITELLM) and not self.engine_model:
+            raise ValueError(f"the engine `{self.engine}` needs engine_model")
         return self

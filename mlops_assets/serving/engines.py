@@ -1,28 +1,32 @@
-"""Three ways to have a release answered, behind one: what to start, what it reads, its name.
+"""Four ways to have a release answered, behind one: what to start, what it reads, its name.
 
 `transformers serve` loads the merged model; one process for a release. `vllm serve` holds a base
 model and takes adapters at run time; one process for all releases over a base. Any other server
-that speaks the OpenAI protocol is only asked.
+that speaks the OpenAI protocol is only asked; for hosted providers a process of ours asks.
 """
 
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from mlops_assets.artifacts import SHORT, Artifact, LineageError
+from mlops_assets.artifacts import SHORT, Artifact, LineageError, digest_json
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
+from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import ReleaseBundle
 from mlops_assets.serving.engine_process import child_environment, launched
-from mlops_assets.serving.engine_spec import OPENAI, TRANSFORMERS, VLLM, EngineSpec
+from mlops_assets.serving.engine_spec import LITELLM, OPENAI, TRANSFORMERS, VLLM, EngineSpec
 from mlops_assets.serving.lora_adapters import is_loadable
 from mlops_assets.serving.served_model import AS_STORED, EXACT, find_served_model
 
@@ -114,23 +118,61 @@ async def plan_openai(home: Home, spec: EngineSpec, entry: LedgerEntry) -> Engin
             f"The environment variable {spec.engine_key_variable} is not set.",
             f"Set it to the API key of {spec.engine_url}, or leave engine_key_variable empty.",
         )
-    places = {"{version}": str(entry.decision.version), "{release}": digest}
-    model = spec.engine_model
-    for place, value in places.items():
-        model = model.replace(place, value)
     return EnginePlan(
         server=f"{OPENAI}-{digest[:SHORT]}",
-        model=model,
+        model=served_name(spec.engine_model, entry),
         url=spec.engine_url.rstrip("/"),
         api_key=key,
     )
+
+
+async def plan_litellm(home: Home, spec: EngineSpec, entry: LedgerEntry) -> EnginePlan:  # noqa: ARG001
+    """Hosted providers, asked by one process for all releases: of ours is only what is said
+    around a question. Raises LineageError when a secret or LiteLLM is missing."""
+    from mlops_assets.serving.hosted import KEY_VARIABLE
+
+    if missing := [name for name in spec.engine_secrets if not os.environ.get(name)]:
+        raise LineageError(
+            f"The environment variable {missing[0]} is not set.",
+            "Set it to the provider's key, or take it out of engine_secrets.",
+        )
+    if not spec.engine_program and find_spec("litellm") is None:
+        raise LineageError(
+            "LiteLLM is not installed here.",
+            "Install the extra `litellm`, or name a Python that has it in engine_program.",
+        )
+    named, key = served_name(spec.engine_model, entry), _hosted_key()
+    options = ["--model", named, "--api-base", spec.engine_url]
+    options += [word for model in spec.engine_fallbacks for word in ("--fallback", model)]
+    options += ["--retries", str(spec.engine_retries), "--timeout", str(spec.engine_answer_s)]
+    ours = {"PYTHONPATH": str(PROJECT), KEY_VARIABLE: key}
+    return EnginePlan(
+        server=f"{LITELLM}-{digest_json(options)[:SHORT]}",
+        model=named,
+        command=(_program(spec, "python"), "-m", "mlops_assets.serving.hosted", *options),
+        environment=ours | {name: os.environ[name] for name in spec.engine_secrets},
+        api_key=key,
+    )
+
+
+@cache
+def _hosted_key() -> str:
+    """What our process for hosted providers is asked with: they cost, and loopback is for all."""
+    return secrets.token_hex(32)
 
 
 PLANS: Mapping[str, Plan] = {
     TRANSFORMERS: plan_transformers,
     VLLM: plan_vllm,
     OPENAI: plan_openai,
+    LITELLM: plan_litellm,
 }
+
+
+def served_name(pattern: str, entry: LedgerEntry) -> str:
+    """A model's name at a server of others, by ``engine_model``."""
+    named = pattern.replace("{version}", str(entry.decision.version))
+    return named.replace("{release}", entry.decision.bundle.digest)
 
 
 def request_fields(generation: Mapping[str, Any]) -> dict[str, Any]:
