@@ -1,10 +1,10 @@
-"""Jobs and schedules over the asset groups, the alert of a failed run, and the second evaluation
-of a candidate whose champion was replaced.
+"""Jobs and schedules over the asset groups, the alert of a failed run, the second evaluation of a
+candidate whose champion was replaced, and what follows a rollback.
 
 A job is a selection of groups; the profile gives its default settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from mlops_assets.artifacts import LineageError
 from mlops_assets.gate_alert import gate_of_run, stopped_message
 from mlops_assets.home import Home
+from mlops_assets.ledger import ROLLED_BACK
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.reevaluation import find_outdated
 from mlops_assets.resources import Alerts, fail_mlflow_run, settings_of
@@ -22,7 +23,7 @@ from mlops_assets.webhook import Message
 JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "lineage": (
         "The whole life of the model, from the raw data to the drift report.",
-        ("dataset", "training", "evaluation", "promotion", "monitoring"),
+        ("dataset", "training", "evaluation", "promotion", "serving", "monitoring"),
     ),
     "retrain": (
         "From the data to a request for approval; what the sensors start.",
@@ -40,6 +41,7 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Measure the latest adapter against a new champion; ask for approval where it passes.",
         ("evaluation", "promotion"),
     ),
+    "follow_release": ("Show what users are served, and the gateway.", ("serving",)),
     "monitor": ("Read production's records and report drift.", ("monitoring",)),
 }
 
@@ -65,6 +67,34 @@ def make_jobs(assets: Sequence[dg.AssetsDefinition], profile: Mapping[str, Any])
         )
         for name, (description, groups) in JOBS.items()
     ]
+
+
+Reconcile = Callable[[Home], Mapping[str, Mapping[str, int]]]
+"""Completes what was begun, and returns the registry's aliases by model."""
+
+
+def make_reconcile_job(reconcile: Reconcile) -> dg.JobDefinition:
+    """`mlops reconcile` as a job. It changes nothing in the home, so it runs beside any run."""
+
+    @dg.op
+    def reconcile_aliases(context: dg.OpExecutionContext) -> None:
+        """Make the registry's aliases say what the ledger says."""
+        try:
+            aliases = reconcile(Home.from_environment())
+        except LineageError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        shown = {model: dict(found) for model, found in aliases.items()}
+        context.add_output_metadata({"aliases": dg.MetadataValue.json(shown)})
+
+    @dg.job(
+        name="reconcile",
+        description="Make the registry's aliases follow the ledger: see docs/registry.md.",
+        executor_def=dg.in_process_executor,
+    )
+    def reconcile_job() -> None:
+        reconcile_aliases()
+
+    return reconcile_job
 
 
 def _part_of(
@@ -142,4 +172,24 @@ def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg
         return dg.SkipReason(found)
     return dg.RunRequest(
         run_key=found.key, tags={"mlops/trigger": "champion", "mlops/reason": found.reason}
+    )
+
+
+@dg.sensor(
+    job_name="reconcile",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `reconcile` after a rollback: the gateway does not know the registry.",
+)
+def champion_restored(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Once for each rollback; one by hand has set the aliases already, and nothing is left."""
+    try:
+        champion = Home.from_environment().ledger.champion()
+    except LineageError as error:
+        return dg.SkipReason(str(error))
+    if champion is None or champion.decision.outcome != ROLLED_BACK:
+        return dg.SkipReason("The last decision about a champion was no rollback.")
+    return dg.RunRequest(
+        run_key=f"rollback:{champion.computed}",
+        tags={"mlops/trigger": "rollback", "mlops/reason": champion.decision.reason[:200]},
     )

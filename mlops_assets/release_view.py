@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlops_assets.artifacts import SHORT
 from mlops_assets.ledger import CANARY, ROLLED_BACK, SHADOW, LedgerEntry
 from mlops_assets.release_state import STEPS, WAITING, ReleaseState
 
@@ -16,6 +17,10 @@ STEP_COLUMNS = {
     "reason": "string",
 }
 """Columns of ``recent_steps`` and what they hold."""
+CRITERION_COLUMNS = {"criterion": "string", "verdict": "string", "detail": "string"}
+"""Columns of ``criterion_rows``."""
+SPLIT_COLUMNS = {"version": "int", "role": "string", "percent": "int", "bundle": "string"}
+"""Columns of ``split_rows``."""
 
 
 def release_line(release: ReleaseState) -> str:
@@ -64,6 +69,42 @@ def recent_steps(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, A
             "reason": row.decision.reason,
         }
         for row in steps[-RECENT:]
+    ]
+
+
+def criterion_rows(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, str]]:
+    """What decided on the last step that was decided by numbers."""
+    for row in reversed(entries):
+        verdict = row.decision.evidence.get("verdict")
+        if _is_step(row, model) and isinstance(verdict, dict):
+            return [
+                {
+                    "criterion": str(each.get("name")),
+                    "verdict": str(each.get("verdict")),
+                    "detail": str(each.get("detail")),
+                }
+                for each in verdict.get("criteria", [])
+            ]
+    return []
+
+
+def split_rows(release: ReleaseState) -> list[dict[str, str | int]]:
+    """Who answers which share of the users."""
+    waits = release.candidate is None and release.stage == WAITING
+    roles = (
+        (release.stable, "stable", 0 if waits else 100 - release.percent),
+        (release.candidate, "candidate", release.percent),
+        (release.previous, "previous, warm for a rollback", 0),
+    )
+    return [
+        {
+            "version": row.decision.version,
+            "role": role,
+            "percent": percent,
+            "bundle": row.decision.bundle.digest[:SHORT],
+        }
+        for row, role, percent in roles
+        if row is not None
     ]
 
 

@@ -7,7 +7,7 @@ Setting a resource up does no work, because Dagster does it in more processes th
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +72,21 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         except (Exception, dg.DagsterExecutionInterruptedError):
             fail_mlflow_run(home, context.run.run_id)
             raise
+
+    @contextmanager
+    def looking(self, context: StageContext) -> Iterator[None]:
+        """As ``stage`` for what only looks: no lock, so it runs beside a long run."""
+        try:
+            with _forwarded_logs(context):
+                yield
+        except LineageError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> dg.TableMetadataValue:
+    """A table that shows its columns, by name and type, also where it has no rows."""
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
 
 
 def settings_of(assets: Iterable[dg.AssetsDefinition]) -> dict[str, type[BaseModel]]:

@@ -60,6 +60,8 @@ LINEAGE = {
         *("dataset_splits", "base_model", "lora_adapter", "eval_report", "gate_verdict"),
     },
     "promotion_decision": {"registered_model", "gate_verdict"},
+    "release": {"promotion_decision"},
+    "gateway": {"release"},
     "prediction_log": {"raw_dataset"},
     "drift_report": {"prediction_log", "dataset_splits"},
 }

@@ -25,6 +25,8 @@ ASSETS = (
     "gate_verdict",
     "registered_model",
     "promotion_decision",
+    "release",
+    "gateway",
     "prediction_log",
     "drift_report",
 )

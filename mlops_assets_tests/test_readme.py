@@ -31,7 +31,7 @@ def test_the_job_table_is_the_jobs() -> None:
     from mlops_assets.jobs import DAILY, JOBS
 
     told = {job: started for job, _, started in rows("job")}
-    assert set(told) == {*JOBS, "approve"}
+    assert set(told) == {*JOBS, "approve", "reconcile"}
     for job, cron in DAILY.items():
         assert f"{int(cron.split()[1]):02d}:00 UTC" in told[job]
 

@@ -1,6 +1,6 @@
 """The registered version, what became of it, and the job `approve`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from mlops_assets.refs import (
     RegisteredModelRef,
     SplitsRef,
 )
-from mlops_assets.resources import Alerts, Cost, Tracking, Workspace
+from mlops_assets.resources import Alerts, Cost, Tracking, Workspace, table
 from mlops_assets.signing import load_key
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, read_gate
@@ -218,7 +218,7 @@ def _version_metadata(
         "version": ref.version,
         "uri": f"models:/{ref.name}/{ref.version}",
         **ref.bundle.versions.by_name(),
-        "lineage": _table(
+        "lineage": table(
             ({"tag": name, "value": tags[name]} for name in sorted(tags)),
             {"tag": "string", "value": "string"},
         ),
@@ -243,7 +243,7 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
         "expires": stamp(terms.expires),
         "author": terms.author,
         "approvals": counted(found),
-        "criteria": _table(
+        "criteria": table(
             terms.criteria, {"name": "string", "verdict": "string", "detail": "string"}
         ),
         "report": dg.MetadataValue.url(report.as_uri()),
@@ -267,16 +267,10 @@ def _decisions(home: Home, ref: DecisionRef) -> dict[str, Any]:
         "state": ref.state,
         "ledger_entry": ref.entry,
         "ledger_entries": len(entries),
-        "pending_approvals": _table(pending_rows(waiting), PENDING),
-        "latest_decisions": _table(recent_rows(entries), DECIDED),
+        "pending_approvals": table(pending_rows(waiting), PENDING),
+        "latest_decisions": table(recent_rows(entries), DECIDED),
         "from_store": True,
     }
-
-
-def _table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> dg.TableMetadataValue:
-    """A table that shows its columns also where it has no rows."""
-    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema=schema)
 
 
 @dg.sensor(
