@@ -91,7 +91,12 @@ def make_flags(file: str, growthbook: str, project: Path = PROJECT) -> Flags:
         from mlops_assets.serving.growthbook_flags import growthbook_provider
 
         return Flags(growthbook_provider(growthbook, os.environ.get("GROWTHBOOK_CLIENT_KEY", "")))
-    return Flags(FlagFile(project / Path(os.path.expandvars(file)).expanduser()))
+    return Flags(FlagFile(flags_path(file, project)))
+
+
+def flags_path(file: str, project: Path = PROJECT) -> Path:
+    """Where the flags of the settings lie."""
+    return project / Path(os.path.expandvars(file)).expanduser()
 
 
 def _short(value: Any) -> Any:

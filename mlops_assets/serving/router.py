@@ -142,7 +142,11 @@ def _rollout(state: ReleaseState) -> _Rollout | None:
     stable = state.stable.decision.bundle.digest
     if state.candidate is None:
         return _Rollout(stable, "", state.stage, 0.0, "")
-    promotion = state.candidate.decision
-    # Drawn anew for each promotion: no user is always among the first to meet what is new.
-    salt = f"canary/{promotion.key}"
-    return _Rollout(stable, promotion.bundle.digest, state.stage, state.percent / 100, salt)
+    candidate, salt = state.candidate.decision.bundle.digest, canary_salt(state.candidate)
+    return _Rollout(stable, candidate, state.stage, state.percent / 100, salt)
+
+
+def canary_salt(promotion: LedgerEntry) -> str:
+    """Users are drawn anew for each promotion: nobody is always among the first to meet what is
+    new."""
+    return f"canary/{promotion.decision.key}"
