@@ -23,7 +23,14 @@ VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
 pytest_plugins = ["mlops_assets_tests.small_evaluation", "mlops_assets_tests.daemon"]
 
-LINEAGE_FILES = ("test_bad_input", "test_layout", "test_lineage", "test_reevaluation", "test_web")
+LINEAGE_FILES = (
+    "test_bad_input",
+    "test_layout",
+    "test_lineage",
+    "test_reevaluation",
+    "test_served_model",
+    "test_web",
+)
 EVALUATION_FILES = ("test_answering", "test_evaluation", "test_report", "test_report_suites")
 
 

@@ -28,7 +28,7 @@ from mlops_assets.refs import ReleaseBundle
 from mlops_assets.serving.engine_process import child_environment, launched
 from mlops_assets.serving.engine_spec import LITELLM, OPENAI, TRANSFORMERS, VLLM, EngineSpec
 from mlops_assets.serving.lora_adapters import is_loadable
-from mlops_assets.serving.served_model import AS_STORED, EXACT, find_served_model
+from mlops_assets.serving.served_model import AS_STORED, EXACT, MODULE, find_served_model
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What was measured: no setting that came with the base model bends the likeliest token."""
@@ -192,9 +192,8 @@ async def provide_served_model(home: Home, bundle: ReleaseBundle, dtype: str) ->
     """
     if found := await asyncio.to_thread(find_served_model, home.store, bundle, dtype):
         return found
-    module = ("-m", "mlops_assets.serving.served_model", str(home.root), dtype)
     child = await asyncio.create_subprocess_exec(
-        *launched([sys.executable, *module]),
+        *launched([sys.executable, "-m", MODULE, str(home.root), dtype]),
         env=child_environment(1),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -25,6 +25,7 @@ from mlops_assets.model_loading import is_prefix, load_model
 from mlops_assets.refs import ReleaseBundle
 from mlops_assets.release_check import template_digest
 
+MODULE = "mlops_assets.serving.served_model"  # also where this runs as ``__main__``
 KIND = "served_model"
 EXACT, AS_STORED = "float32", "auto"
 """Types of the weights: what a CPU computes in, or that of the base's files."""
@@ -43,7 +44,7 @@ def served_recipe(bundle: ReleaseBundle, dtype: str = EXACT) -> Recipe:
             "chat_template": bundle.chat_template,
         },
         {"dtype": dtype},
-        code_digest(__name__),
+        code_digest(MODULE),
         LIBRARIES,
     )
 
