@@ -60,13 +60,20 @@ async def asked_of(upstream: Upstream) -> list[dict[str, Any]]:
         return [one["body"] for one in (await response.json())["asked"]]
 
 
+async def switch(upstream: Upstream, always: str) -> None:
+    """Have the program answer like this from now on."""
+    address = upstream.url.removesuffix("/v1")
+    async with aiohttp.ClientSession() as session:
+        await session.put(f"{address}/control", json={"always": always})
+
+
 async def until(manager: EngineManager, done: Callable[[EngineState], bool]) -> EngineState:
     """The first engine's state as soon as ``done`` says so of it."""
     deadline = time.monotonic() + 20
-    while not done(state := manager.state()[0]):
-        assert time.monotonic() < deadline, state
+    while not (states := manager.state()) or not done(states[0]):
+        assert time.monotonic() < deadline, states
         await asyncio.sleep(0.02)
-    return state
+    return states[0]
 
 
 def is_running(pid: int) -> bool:

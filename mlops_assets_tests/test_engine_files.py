@@ -95,8 +95,7 @@ def test_what_is_swapped_and_swapped_back_while_it_loads_is_loaded_again(
     async def scenario() -> None:
         async with managing(home, install(tmp_path, start_s=0.5)) as manager:
             ensuring = asyncio.create_task(manager.ensure(entry))
-            while not manager.state() or manager.state()[0].pid is None:
-                await asyncio.sleep(0.01)
+            await until(manager, lambda state: state.pid is not None)
             path.write_bytes(b"others' weights")
             path.write_bytes(approved)
             state = await until(manager, lambda state: state.deaths == 1)

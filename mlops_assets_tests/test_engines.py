@@ -15,7 +15,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.serving.engine_manager import EngineManager
 from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets_tests.engine_homes import answer, asked_of, is_running, managing, until
+from mlops_assets_tests.engine_homes import answer, asked_of, is_running, managing, switch, until
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.engine_server import serve_engine
 from mlops_assets_tests.served_homes import promote
@@ -110,8 +110,28 @@ def test_an_engine_that_never_comes_up_is_given_up(home: Home, tmp_path: Path) -
         async with managing(home, program, engine_restarts_per_hour=1) as manager:
             with pytest.raises(LineageError, match=r"failed: .*no such accelerator.*vllm-base-"):
                 await manager.ensure(entry)
-            [state] = manager.state()
-            assert (state.state, state.deaths) == ("failed", 2)
+            assert manager.state() == ()
+
+    asyncio.run(scenario())
+    [log] = (home.root / "serving" / "engines").glob("*.log")
+    assert log.read_text().count("no such accelerator") == 2  # once, and one restart
+
+
+def test_an_engine_that_is_only_busy_does_not_hang(home: Home, tmp_path: Path) -> None:
+    entry = promote(home, 1, "a")
+    settings = {"engine_probe_s": 0.1, "engine_probe_timeout_s": 0.2}
+
+    async def scenario() -> None:
+        async with managing(home, install(tmp_path), **settings) as manager:
+            upstream = await manager.ensure(entry)
+            await switch(upstream, "hang")
+            for _ in range(30):
+                with manager.track(upstream.release):
+                    await answer(upstream, "quick [engine: answer]")
+                await asyncio.sleep(0.03)
+            assert manager.state()[0].deaths == 0
+            state = await until(manager, lambda state: state.deaths == 1)
+            assert "gave no answer in 0.2 s" in state.detail
 
     asyncio.run(scenario())
 

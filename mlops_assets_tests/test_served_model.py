@@ -19,7 +19,7 @@ from mlops_assets.serving.engine_manager import EngineManager
 from mlops_assets.serving.engine_spec import EngineSpec
 from mlops_assets.serving.engines import request_fields
 from mlops_assets.serving.lora_adapters import is_loadable
-from mlops_assets.serving.served_model import find_served_model, served_model
+from mlops_assets.serving.served_model import find_served_model, served_model, served_recipe
 from mlops_assets.template_messages import with_system
 from mlops_assets.training.adapters import adapter_config, save_weights
 from mlops_assets.training.quiet import quiet_libraries
@@ -200,6 +200,8 @@ def test_the_engine_answers_as_the_evaluation_recorded(lineage: LineageRun, tmp_
     recorded = {record.item: record.output for record in records if record.suite == TEST}
     rows = list(read_rows(home.store.path(splits.artifact) / "test.jsonl"))[:24]
 
+    forged = home.store.build(served_recipe(report.bundle), lambda _: {"forged": True})
+
     async def scenario() -> dict[str, str]:
         manager = EngineManager(home, EngineSpec())
         try:
@@ -217,6 +219,7 @@ def test_the_engine_answers_as_the_evaluation_recorded(lineage: LineageRun, tmp_
             await manager.close()
         assert pid is not None
         assert not is_running(pid)
+        assert find_served_model(home.store, report.bundle) != forged
         return found
 
     assert asyncio.run(scenario()) == {row.id: recorded[row.id] for row in rows}

@@ -78,18 +78,24 @@ class EngineManager:
         """
         digest = entry.decision.bundle.digest
         async with self._locks[digest]:
-            if digest not in self._served:
+            if begun := digest not in self._served:
                 await self._bring_up(digest, entry)
             served, supervisor = self._served[digest], self._on[digest]
         try:
             await asyncio.wait_for(supervisor.ready(served), self.spec.engine_start_s)
         except TimeoutError:
-            raise LineageError(
+            error = LineageError(
                 f"The engine {supervisor.name} is not up after {self.spec.engine_start_s:g} s"
                 f" ({supervisor.detail or 'it is still loading'}).",
-                "It is tried again; see its log, or give it more time with engine_start_s.",
-            ) from None
-        return served.upstream
+                "See its log, or give it more time with engine_start_s.",
+            )
+        except LineageError as found:
+            error = found
+        else:
+            return served.upstream
+        if begun:  # nobody waits for it any more
+            await self.retire(digest)
+        raise error
 
     def is_ready(self, release: str) -> bool:
         """Whether requests may be sent there now."""

@@ -27,6 +27,11 @@ class EngineSpec(BaseModel):
         pattern="^(cpu|auto|cuda(:[0-9]+)?|mps)$",
         description="transformers: where it computes; on `cpu` in float32, else as stored.",
     )
+    engine_merge_anew: bool = Field(
+        True,
+        description="Merge base and adapter anew when a release is brought up; else take what was"
+        " merged earlier, which is vouched for by its manifest alone.",
+    )
     engine_threads: int = Field(
         1, ge=1, le=256, description="CPU threads of one engine; a small model is fastest on one."
     )

@@ -28,7 +28,13 @@ from mlops_assets.refs import ReleaseBundle
 from mlops_assets.serving.engine_process import child_environment, launched
 from mlops_assets.serving.engine_spec import LITELLM, OPENAI, TRANSFORMERS, VLLM, EngineSpec
 from mlops_assets.serving.lora_adapters import is_loadable
-from mlops_assets.serving.served_model import AS_STORED, EXACT, MODULE, find_served_model
+from mlops_assets.serving.served_model import (
+    AS_STORED,
+    EXACT,
+    MODULE,
+    find_served_model,
+    forget_served_model,
+)
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What was measured: no setting that came with the base model bends the likeliest token."""
@@ -67,7 +73,7 @@ async def plan_transformers(home: Home, spec: EngineSpec, entry: LedgerEntry) ->
     bundle = entry.decision.bundle
     program = _program(spec, "transformers")
     dtype = EXACT if spec.engine_device == "cpu" else AS_STORED
-    served = await provide_served_model(home, bundle, dtype)
+    served = await provide_served_model(home, spec, bundle, dtype)
     # A relative name: a path with an @ would be taken for a hub's revision, and answers show it.
     name = bundle.digest[:SHORT]
     options = ("--device", spec.engine_device, "--dtype", dtype)
@@ -88,7 +94,7 @@ async def plan_vllm(home: Home, spec: EngineSpec, entry: LedgerEntry) -> EngineP
     options += ["--override-generation-config", json.dumps(GREEDY, sort_keys=True)]
     adapter = await asyncio.to_thread(home.store.path, bundle.adapter)
     if not is_loadable(adapter, spec.engine_adapter_rank):
-        served = await provide_served_model(home, bundle, AS_STORED)
+        served = await provide_served_model(home, spec, bundle, AS_STORED)
         model = str(home.store.root / served.kind / served.key)
         return EnginePlan(
             server=f"{VLLM}-{name}",
@@ -185,12 +191,16 @@ def request_fields(generation: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-async def provide_served_model(home: Home, bundle: ReleaseBundle, dtype: str) -> Artifact:
-    """The served model from the store, or made by a child: we never import torch.
+async def provide_served_model(
+    home: Home, spec: EngineSpec, bundle: ReleaseBundle, dtype: str
+) -> Artifact:
+    """The served model, made by a child: we never import torch.
 
     Raises LineageError when it cannot be made.
     """
-    if found := await asyncio.to_thread(find_served_model, home.store, bundle, dtype):
+    if spec.engine_merge_anew:
+        await asyncio.to_thread(forget_served_model, home.store, bundle, dtype)
+    elif found := await asyncio.to_thread(find_served_model, home.store, bundle, dtype):
         return found
     child = await asyncio.create_subprocess_exec(
         *launched([sys.executable, "-m", MODULE, str(home.root), dtype]),
@@ -205,6 +215,7 @@ async def provide_served_model(home: Home, bundle: ReleaseBundle, dtype: str) ->
     finally:
         if child.returncode is None:  # we are being cancelled
             child.kill()
+            await child.wait()
     if child.returncode != 0:
         raise _refusal(told, complaint, child.returncode)
     return TypeAdapter(Artifact).validate_json(told.splitlines()[-1])

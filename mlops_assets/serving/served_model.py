@@ -60,6 +60,15 @@ def served_model(store: ArtifactStore, bundle: ReleaseBundle, dtype: str = EXACT
     return store.build(served_recipe(bundle, dtype), _merge(base, adapter, bundle, dtype))
 
 
+def forget_served_model(store: ArtifactStore, bundle: ReleaseBundle, dtype: str = EXACT) -> None:
+    """Have it made anew the next time.
+
+    Base and adapter are what their approved digests say. What was merged of them earlier is
+    vouched for by nothing but its own manifest, which whoever can write the store can write too.
+    """
+    shutil.rmtree(store.root / KIND / served_recipe(bundle, dtype).key, ignore_errors=True)
+
+
 def find_served_model(
     store: ArtifactStore, bundle: ReleaseBundle, dtype: str = EXACT
 ) -> Artifact | None:
