@@ -28,6 +28,7 @@ from mlops_assets.promotion.pruning import prune
 from mlops_assets.promotion.spec import RetentionSpec
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RegisteredModelRef
+from mlops_assets.serving.served_model import served_recipe
 from mlops_assets_tests.retention_rows import NOTHING_SPARED, lies, parts, write_row
 from mlops_assets_tests.submissions import NAME, build, client, make_submission, register
 
@@ -64,6 +65,18 @@ def test_what_was_found_of_kept_rows_stays_with_them(home: Home) -> None:
     write_row(home, kept, PROMOTED)
     prune(home, NOTHING_SPARED, delete=True)
     assert [lies(home, found) for found in findings] == [True, False]
+
+
+def test_the_served_model_of_a_release_in_force_stays(home: Home) -> None:
+    released, refused = make_submission(home, "a"), make_submission(home, "b")
+    served = [
+        home.store.build(served_recipe(each.evaluated.bundle), lambda _: {})
+        for each in (released, refused)
+    ]
+    write_row(home, released, PROMOTED)
+    write_row(home, refused, FAILED)
+    prune(home, NOTHING_SPARED, delete=True)
+    assert [lies(home, artifact) for artifact in served] == [True, False]
 
 
 def test_what_the_latest_refs_name_stays_with_its_inputs(home: Home) -> None:

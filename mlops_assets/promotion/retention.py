@@ -28,7 +28,7 @@ REFUSED = {FAILED, INCONCLUSIVE, REJECTED, KEPT, NO_VERDICT}
 FINDINGS = {"leakage_report"}
 """Kinds that nothing names, though a gate's criterion rests on them: they stay with what they
 were found of."""
-WEIGHTS = {"base_model", "lora_adapter", "mlflow_model"}
+WEIGHTS = {"base_model", "lora_adapter", "mlflow_model", "served_model"}
 ARTIFACT, VERSION, UPLOAD, CHECKPOINT, UNFINISHED, TRASH = (
     *("artifact", "version", "upload", "checkpoint"),
     *("unfinished", "trash"),

@@ -16,8 +16,9 @@ from typing import Any
 from mlops_assets.artifacts import MANIFEST, SHORT, ArtifactStore
 
 PACKAGED = ("bundle", "address")
-"""Roles of a recipe's inputs that stand for the artifact itself: of packages and of downloads."""
-NAMED_BY_INPUT = ("mlflow_model", "source")
+"""Roles of a recipe's inputs that stand for the artifact itself: of packages, downloads and
+served models."""
+NAMED_BY_INPUT = ("mlflow_model", "served_model", "source")
 
 
 @dataclass(frozen=True)

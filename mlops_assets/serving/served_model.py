@@ -39,6 +39,7 @@ def served_recipe(bundle: ReleaseBundle, dtype: str = EXACT) -> Recipe:
     return Recipe(
         KIND,
         {
+            "bundle": bundle.digest,  # retention keeps it as long as the bundle is in force
             "base": bundle.base.digest,
             "adapter": bundle.adapter.digest,
             "chat_template": bundle.chat_template,
