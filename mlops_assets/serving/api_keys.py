@@ -162,6 +162,13 @@ class KeyRing:
             return None
         return key if key.state(datetime.now(UTC)) == "valid" else None
 
+    def states(self) -> list[dict[str, str]]:
+        """Name, id and state of every key."""
+        self.refresh()
+        now = datetime.now(UTC)
+        keys = self._keys.values()
+        return [{"name": key.name, "id": key.id, "state": key.state(now)} for key in keys]
+
     def refresh(self) -> None:
         """Follow the file. One that cannot be read changes nothing; one that is gone holds no
         key."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlops_assets.serving.api_keys import CHAT, FEEDBACK, METRICS
+from mlops_assets.serving.api_keys import ADMIN, CHAT, FEEDBACK, METRICS
 from mlops_assets.serving.chat import LEFT, Chat
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.http_calls import CallerLeft, read_body
@@ -46,6 +46,7 @@ def make_app(opened: Opened) -> Starlette:
             Route("/v1/feedback", endpoints.feedback, methods=["POST"]),
             Route("/health", endpoints.health),
             Route("/metrics", endpoints.metrics),
+            Route("/admin/state", endpoints.state),
         ],
         exception_handlers={
             Refusal: _refused,
@@ -87,6 +88,11 @@ class Endpoints:
         self._authenticate(request, METRICS)
         body = self.gateway.metrics.render()
         return Response(body, headers={"content-type": CONTENT_TYPE.decode()})
+
+    async def state(self, request: Request) -> Response:
+        """Everything that the gateway knows of itself, for who runs it."""
+        self._authenticate(request, ADMIN)
+        return _json(self.gateway.state())
 
     async def feedback(self, request: Request) -> Response:
         """What a user said of an answer."""

@@ -36,7 +36,7 @@ class ReleaseConfig(ReleaseSpec, dg.Config):
     """Settings of a release as run config; the gateway reads them from the profile."""
 
 
-class GatewayConfig(GatewaySpec, dg.Config):
+class GatewayConfig(GatewaySpec, dg.Config):  # type: ignore[misc] # of several pydantic models
     """Settings of the gateway as run config; it reads them from the profile."""
 
 

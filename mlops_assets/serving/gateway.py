@@ -70,6 +70,8 @@ class Gateway:
         self.access_log = make_access_log()
         self.relay = Relay(spec)
         self.draining = False
+        self.details: Callable[[], Mapping[str, Any]] = dict
+        """Says for ``/admin/state`` what ``describe`` leaves out."""
         self.track: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
         """Counts a request as under way at the engine of a release."""
         self.observers: list[Callable[[RequestRecord], None]] = []
@@ -106,6 +108,18 @@ class Gateway:
         status = "stopping" if self.draining else told.pop("status", "ok")
         own = {"status": status, "model": self.model, "config": self.spec.digest}
         return {**own, **told, "in_flight": self.admission.in_flight}
+
+    def state(self) -> dict[str, Any]:
+        """``health``, and what only who runs the gateway may know."""
+        segment, size = self.log.position
+        return {
+            **self.health(),
+            **self.details(),
+            "waiting": self.admission.waiting,
+            "keys": self.keys.states(),
+            "request_log": {"segment": segment, "bytes": size},
+            "settings": self.spec.model_dump(mode="json"),
+        }
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -178,8 +192,14 @@ class Gateway:
         self._count(call, record, status, error)
         if record is not None:
             self.shadow.offer(call, record)
-            for observe in self.observers:
+            self._tell(record)
+
+    def _tell(self, record: RequestRecord) -> None:
+        for observe in self.observers:
+            try:
                 observe(record)
+            except Exception:  # the record is in the log: its caller gets the answer
+                logger.exception("an observer of requests failed")
 
     def _count(self, call: Call, record: RequestRecord | None, status: int, error: str) -> None:
         key = call.key.name if call.key else ""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,7 +72,7 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
         state.describe,
         settings.release.shadow_tokens_per_day,
     )
-    gateway.track = manager.track
+    gateway.track, gateway.details = manager.track, state.details
 
     def follow(release: ReleaseState) -> None:
         gateway.metrics.serving(_arms(release))
@@ -120,6 +120,14 @@ class ServedState:
                 "reachable": self._desired.problem is None,
                 "read": None if age is None else _ago(age),
             },
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Why an engine or the ledger is as it is: it may name paths and addresses."""
+        return {
+            "engines": [asdict(each) for each in self._manager.state()],
+            "ledger": {"problem": self._desired.problem, "age_s": self._desired.age_s},
+            "since": self._desired.state.since,
         }
 
     def ledger_age(self) -> float:
