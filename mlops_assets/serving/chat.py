@@ -60,7 +60,7 @@ class Chat:
             self._take_down(call, LEFT, "client_closed_request")
         except asyncio.CancelledError:
             # The server stops and waits no longer: a clean end instead of a silent cut.
-            await self._refuse(call, unavailable("The gateway is stopping."), send)
+            await self._refuse(call, unavailable("The gateway is stopping.", code="stopping"), send)
         except Exception:
             logger.exception("request %s failed", call.id)
             await self._refuse(call, Refusal(500, SERVER, "The gateway failed."), send)

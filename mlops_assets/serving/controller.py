@@ -24,6 +24,7 @@ from mlops_assets.ledger import ROLLED_BACK, Decision, LedgerEntry, Overtaken
 from mlops_assets.release_state import WAITING, ReleaseState
 from mlops_assets.serving import release_steps
 from mlops_assets.serving.desired_state import DesiredState, Withdrawal
+from mlops_assets.serving.experiment_state import releases_in_experiments
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, Incidents, StageVerdict, judge
 from mlops_assets.serving.rollout_progress import Arms, Progress, seconds
@@ -163,7 +164,11 @@ class Controller:
 
     def _follow_engines(self) -> None:
         """Start what is to be served, stable first; retire what no longer is."""
-        wanted = {row.decision.bundle.digest: row for row in _served(self._desired.state)}
+        desired = self._desired
+        served = [*_served(desired.state), *releases_in_experiments(desired.entries, desired.model)]
+        wanted: dict[str, LedgerEntry] = {}
+        for row in served:
+            wanted.setdefault(row.decision.bundle.digest, row)
         for digest in [each for each in self.upstreams if each not in wanted]:
             del self.upstreams[digest]
             self._incidents.pop(digest, None)

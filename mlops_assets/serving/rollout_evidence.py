@@ -10,7 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
-from mlops_assets.serving.arm_statistics import ArmStatistics, Latencies, ratio_steps, shares
+from mlops_assets.serving.arm_statistics import (
+    SCORE_DIGITS,
+    ArmStatistics,
+    Latencies,
+    ratio_steps,
+    shares,
+)
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.release_spec import MOST_LOSS, ReleaseSpec
 from mlops_assets.serving.sequential import Excess, Expected, NonInferiority, Tally
@@ -124,6 +130,11 @@ class Evidence:
         enough = min(block.control.requests, block.candidate.requests) >= BLOCK_REQUESTS
         if enough and observation.at - block.since >= BLOCK_S:
             self._close()
+
+    def vote(self, arm: str, score: float) -> None:
+        """Count what a user said of an answer of this arm, in [0, 1]: later than the answer."""
+        block = self._block.control if arm == CHAMPION else self._block.candidate
+        block.losses[round(1 - score, SCORE_DIGITS)] += 1
 
     def add_block(self, control: ArmStatistics, candidate: ArmStatistics) -> None:
         """Count requests of both arms that ended at the same time."""

@@ -1,37 +1,37 @@
 """What the logs say of a candidate so far, read on from where the last look ended.
 
-The request log and the log of mirrored requests are the only source: a controller that was killed
-reads them again from the rollout's beginning and knows what it knew. Only requests that say
-something about an engine count: not those from the cache, nor those that the caller or the gateway
-itself is to blame for.
+The logs of requests, of mirrored ones and of votes are the only source: a controller that was
+killed reads them again from the rollout's beginning and knows what it knew. Only requests that say
+something about an engine count: not those from the cache, nor those for whose end the caller or
+the gateway itself is to blame.
 """
 
-import logging
+import heapq
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from mlops_assets.feedback_record import RATING
 from mlops_assets.ledger import SHADOW, LedgerEntry
 from mlops_assets.refusals import is_refusal
 from mlops_assets.release_state import ReleaseState
-from mlops_assets.request_record import CANARY, CHAMPION
+from mlops_assets.request_record import CANARY, CHAMPION, RequestRecord
 from mlops_assets.serving.log_tail import Position, blocks
-from mlops_assets.serving.observations import Observation
+from mlops_assets.serving.observations import Observation, counts_as_failure
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout_evidence import Evidence
 
-logger = logging.getLogger(__name__)
-
-REQUESTS, PAIRS = "requests", "shadow"
+REQUESTS, PAIRS, VOTES = "requests", "shadow", "feedback"
 """Directories below ``MLOPS_HOME/serving``."""
 OURS = {"log_unavailable", "stopping"}
 """Errors that say nothing about an engine: the gateway itself could not go on."""
 TOOL_CALLS = "tool_calls"
+FIELDS = tuple(field.name for field in fields(RequestRecord))
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,23 @@ class Progress:
         self.shadow = steps[-1].decision.outcome == SHADOW
         self.evidence = Evidence(spec, steps[-1].decision.outcome)
         self._arms = arms
-        self._directory = serving / (PAIRS if self.shadow else REQUESTS)
         self._begun = seconds(steps[0].at)
-        self._position = _first_segment(self._directory, self._begun)
+        names = (PAIRS,) if self.shadow else (REQUESTS, VOTES)
+        self._logs = {name: _first_segment(serving / name, self._begun) for name in names}
+        self._serving = serving
         self._entered = 1
+        self._voted: set[str] = set()
 
     def catch_up(self, steps: Sequence[LedgerEntry]) -> None:
         """Take in what was appended since the last time. ``steps``: as above, perhaps with more."""
         starts = [seconds(step.at) for step in steps]
-        for lines, position in blocks(self._directory, self._position):
-            for line in lines:
-                for observation in self._observations(line):
-                    self._enter(starts, observation.at)
-                    self.evidence.add(observation)
-            self._position = position
+        events = heapq.merge(*(self._read(name) for name in self._logs), key=lambda each: each.at)
+        for event in events:
+            self._enter(starts, event.at)
+            if isinstance(event, Observation):
+                self.evidence.add(event)
+            else:
+                self.evidence.vote(event.arm, event.score)
         self._enter(starts, math.inf)
 
     def _enter(self, starts: Sequence[float], now: float) -> None:
@@ -81,16 +84,39 @@ class Progress:
             self.evidence.enter()
             self._entered += 1
 
-    def _observations(self, line: bytes) -> Iterator[Observation]:
+    def _read(self, name: str) -> Iterator["Observation | Vote"]:
+        """What is new in a log, in the order in which it was written."""
+        for lines, position in blocks(self._serving / name, self._logs[name]):
+            for line in lines:
+                yield from self._events(name, line)
+            self._logs[name] = position
+
+    def _events(self, name: str, line: bytes) -> list["Observation | Vote"]:
         try:
             content = orjson.loads(line)
             if seconds(content["timestamp"]) < self._begun:
-                return
-            read = _of_pair if self.shadow else _of_request
-            found = list(read(content, self._arms))
+                return []
+            if name != VOTES:
+                read = _of_pair if name == PAIRS else _of_request
+                return list(read(content, self._arms))
+            vote, request = _of_vote(content, self._arms), str(content["request"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # torn when its writer was killed: nobody got that answer
-        yield from found
+            return []  # torn when its writer was killed: nobody got that answer
+        if vote is None or request in self._voted:
+            return []  # of several votes on one answer the first counts: no test can take it back
+        self._voted.add(request)
+        return [vote]
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a user said of an answer."""
+
+    arm: str
+    at: float
+    """Seconds since the epoch."""
+    score: float
+    """In [0, 1]."""
 
 
 def seconds(stamp: str) -> float:
@@ -100,12 +126,22 @@ def seconds(stamp: str) -> float:
 
 def _of_request(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
     """A line of the request log."""
-    arm, status = content["arm"], content["status"]
-    if (arm, content["release"]) not in ((CHAMPION, arms.stable), (CANARY, arms.candidate)):
+    record = RequestRecord(**{name: content[name] for name in FIELDS if name in content})
+    if (record.arm, record.release) not in ((CHAMPION, arms.stable), (CANARY, arms.candidate)):
         return
-    if content["cached"] or content["error"] in OURS or not (status == 200 or status >= 500):
+    failed = counts_as_failure(record)
+    if record.cached or record.error in OURS or not (failed or record.status == 200):
         return
-    yield _observation(arm, content, status != 200, content["finish"] == TOOL_CALLS)
+    yield _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
+
+
+def _of_vote(content: dict[str, Any], arms: Arms) -> Vote | None:
+    """A line of the feedback log."""
+    arm, score = content["arm"], float(content["score"])
+    ours = (arm, content["release"]) in ((CHAMPION, arms.stable), (CANARY, arms.candidate))
+    if not ours or content["metric"] != RATING or not 0 <= score <= 1:
+        return None
+    return Vote(arm, seconds(content["timestamp"]), score)
 
 
 def _of_pair(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
