@@ -13,10 +13,9 @@ the row is tried again every second until it is written.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
@@ -25,45 +24,14 @@ from mlops_assets.release_state import WAITING, ReleaseState
 from mlops_assets.serving import release_steps
 from mlops_assets.serving.desired_state import DesiredState, Withdrawal
 from mlops_assets.serving.experiment_state import releases_in_experiments
+from mlops_assets.serving.release_engines import Engines, ReleaseEngines
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, Incidents, StageVerdict, judge
 from mlops_assets.serving.rollout_progress import Arms, Progress, seconds
-from mlops_assets.serving.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
-RETRY_S = 10.0
-"""Before an engine that could not be started is tried again."""
-
-
-class Engines(Protocol):
-    """What starts and stops the engines of releases: ``EngineManager``."""
-
-    crashed: Callable[[str], object]
-    mismatched: Callable[[str], object]
-
-    async def ensure(self, entry: LedgerEntry) -> Upstream:
-        """A ready and warm engine of this promotion's bundle, whose approval and bytes were
-        verified. Raises LineageError."""
-        ...
-
-    def is_ready(self, release: str) -> bool:
-        """Whether the bundle's engine takes requests now."""
-        ...
-
-    async def retire(self, release: str) -> None:
-        """Let the bundle's engine finish what it has begun, and end it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an engine could not be started, and when that was."""
-
-    problem: str
-    at: float
-    """Of the monotonic clock."""
 
 
 class Controller:
@@ -78,26 +46,19 @@ class Controller:
         serving: Path,
     ) -> None:
         """``serving`` is the home's directory of that name."""
-        self.upstreams: dict[str, Upstream] = {}
-        """The engines that are ready, by the digest of their bundle."""
-        self.failures: dict[str, Failure] = {}
         self.listeners: list[Callable[[ReleaseState], object]] = []
         """Told of every new state before anything else is done about it."""
         self.verdict: StageVerdict | None = None
         """The last one, of the candidate of now."""
-        self._home, self._desired, self._engines = home, desired, engines
         engines.crashed, engines.mismatched = self.crashed, self.mismatched
+        self._wake = asyncio.Event()
+        self._engines = ReleaseEngines(engines, self._wake.set)
+        self.ready = self._engines.ready
+        self._home, self._desired = home, desired
         self._spec, self._serving = spec, serving
-        self._starting: dict[str, asyncio.Task[None]] = {}
-        self._retiring: dict[str, asyncio.Task[None]] = {}
         self._incidents: dict[str, Incidents] = {}
         self._progress: tuple[tuple[int, str], Progress] | None = None
         self._told: ReleaseState | None = None
-        self._wake = asyncio.Event()
-
-    def ready(self, digest: str) -> Upstream | None:
-        """The engine of a release; None while it is not ready."""
-        return self.upstreams.get(digest) if self._engines.is_ready(digest) else None
 
     def crashed(self, digest: str) -> None:
         """An engine has died."""
@@ -107,11 +68,6 @@ class Controller:
     def mismatched(self, digest: str) -> None:
         """The bytes of a bundle are not those that were approved."""
         self._report(digest, replace(self._of(digest), digest_mismatch=True))
-
-    def not_finite(self, digest: str) -> None:
-        """An engine has answered with a number that is none."""
-        found = self._of(digest)
-        self._report(digest, replace(found, non_finite=found.non_finite + 1))
 
     async def run(self) -> None:
         """Go on until cancelled. A failure of one look is logged; the next one follows."""
@@ -126,10 +82,7 @@ class Controller:
                 await self._pause()
         finally:
             self._desired.on_change = lambda: None
-            under_way = [*self._starting.values(), *self._retiring.values()]
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await self._engines.close()
 
     async def step(self) -> None:
         """Look once, and do what follows."""
@@ -160,47 +113,13 @@ class Controller:
         self._incidents[digest] = incidents
         self._wake.set()
 
-    # Engines
-
     def _follow_engines(self) -> None:
-        """Start what is to be served, stable first; retire what no longer is."""
         desired = self._desired
-        served = [*_served(desired.state), *releases_in_experiments(desired.entries, desired.model)]
-        wanted: dict[str, LedgerEntry] = {}
-        for row in served:
-            wanted.setdefault(row.decision.bundle.digest, row)
-        for digest in [each for each in self.upstreams if each not in wanted]:
-            del self.upstreams[digest]
+        served: dict[str, LedgerEntry] = {}
+        for row in _served(desired.state, desired.entries):
+            served.setdefault(row.decision.bundle.digest, row)
+        for digest in self._engines.follow(served):
             self._incidents.pop(digest, None)
-            self._retiring[digest] = asyncio.create_task(self._retire(digest))
-        for digest, entry in wanted.items():
-            if digest in self.upstreams or digest in self._retiring:
-                continue
-            if digest not in self._starting and not self._failed_lately(digest):
-                self._starting[digest] = asyncio.create_task(self._start(digest, entry))
-            if digest not in self.failures:
-                break  # one after the other: what users wait for gets the whole machine
-
-    def _failed_lately(self, digest: str) -> bool:
-        failure = self.failures.get(digest)
-        return failure is not None and time.monotonic() < failure.at + RETRY_S
-
-    async def _start(self, digest: str, entry: LedgerEntry) -> None:
-        try:
-            self.upstreams[digest] = await self._engines.ensure(entry)
-            self.failures.pop(digest, None)
-        except LineageError as error:
-            logger.error("version %d is not served: %s", entry.decision.version, error.problem)
-            self.failures[digest] = Failure(error.problem, time.monotonic())
-        finally:
-            del self._starting[digest]
-            self._wake.set()
-
-    async def _retire(self, digest: str) -> None:
-        try:
-            await self._engines.retire(digest)
-        finally:
-            del self._retiring[digest]
 
     # Decisions
 
@@ -213,7 +132,7 @@ class Controller:
         if (withdrawn := self._desired.withdrawn.get(candidate.entry)) is not None:
             return release_steps.roll_back(release, withdrawn.reason, withdrawn.evidence)
         digest = candidate.decision.bundle.digest
-        if (failure := self.failures.get(digest)) and self._desired.problem is None:
+        if (failure := self._engines.failures.get(digest)) and self._desired.problem is None:
             reason = f"it cannot be served: {failure.problem}"
             return release_steps.roll_back(release, reason, {"failure": failure.problem})
         arms = Arms.of(release)
@@ -296,8 +215,10 @@ class Controller:
         await asyncio.to_thread(self._desired.refresh)
 
 
-def _served(state: ReleaseState) -> Iterator[LedgerEntry]:
+def _served(state: ReleaseState, entries: Sequence[LedgerEntry]) -> Iterator[LedgerEntry]:
     """The promotions whose engines have to be ready, the most urgent first."""
     for row in (state.stable, state.candidate, state.previous):
         if row is not None:
             yield row
+    if state.stable is not None:
+        yield from releases_in_experiments(entries, state.stable.decision.model)
