@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.answer import Answer
 from mlops_assets.serving.api_keys import ApiKey
+from mlops_assets.serving.cache import MISS, Place
 from mlops_assets.serving.chat_request import ChatRequest
 from mlops_assets.serving.refusal import Header
 from mlops_assets.serving.route import Route
@@ -35,6 +36,10 @@ class Call:
     feature: str = ""
     user: str = ""
     route: Route | None = None
+    cache_control: str = ""
+    """The caller's header."""
+    place: Place | None = None
+    """Where its answer is kept; None where it is not."""
     cached: str = ""
     first_byte: float | None = None
     """When the first byte of a streamed answer went out."""
@@ -46,7 +51,10 @@ class Call:
 
     def headers(self) -> list[Header]:
         """Headers of every answer."""
-        return [(b"x-request-id", self.id.encode())]
+        found = [(b"x-request-id", self.id.encode())]
+        return (
+            found if self.place is None else [*found, (b"x-cache", (self.cached or MISS).encode())]
+        )
 
     def record(self, status: int, error: str, price: Price) -> RequestRecord | None:
         """The call for the log; None where nobody was asked: it was refused before."""

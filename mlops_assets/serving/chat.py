@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from mlops_assets.serving.answer import DONE, Events, Garbage, broken
 from mlops_assets.serving.api_keys import CHAT
 from mlops_assets.serving.budgets import Names
+from mlops_assets.serving.cached_answer import CachedAnswer
 from mlops_assets.serving.call import Call
 from mlops_assets.serving.chat_request import check_model, parse, parse_feature
 from mlops_assets.serving.http_calls import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEFT = 499
+LAST_EVENT = b"data: [DONE]\n\n"
 LAST_WORDS = 0.2  # seconds in which an engine may end a stream after its last event
 
 
@@ -73,6 +75,7 @@ class Chat:
         gateway.check_open()
         gateway.limits.take(call.key)
         call.feature = parse_feature(headers.get(b"x-feature", b"").decode("latin-1"))
+        call.cache_control = headers.get(b"cache-control", b"").decode("latin-1")
         body = await read_body(receive, headers, spec.maximum_body_kib * 1024, spec.body_timeout)
         call.started = time.perf_counter()
         call.request = parse(body, spec)
@@ -90,13 +93,37 @@ class Chat:
         assert call.key is not None  # noqa: S101
         assert call.request is not None  # noqa: S101
         call.trace.step("route")
-        call.route = self.gateway.routes.route(call.key.name, call.user, call.request.attributes)
+        tenant, cache = call.key.name, self.gateway.cache
+        call.route = self.gateway.routes.route(tenant, call.user, call.request.attributes)
+        call.place = cache.place(tenant, call.route, call.request, call.cache_control)
+        if call.place is not None and (found := await cache.find(call.place)) is not None:
+            await self._repeat(call, *found, watch, send)
+            return
         call.trace.step("upstream", release=call.route.upstream.release, arm=call.route.arm)
         with self.gateway.track(call.route.upstream.release):
             if call.request.stream:
                 await self._stream(call, watch, send)
             else:
                 await self._plain(call, watch, send)
+
+    async def _repeat(
+        self, call: Call, cache: str, kept: CachedAnswer, watch: WhileConnected, send: Send
+    ) -> None:
+        """Give an answer that is kept."""
+        assert call.request is not None  # noqa: S101
+        call.trace.step("cache", kind=cache)
+        call.cached = cache
+        kept.fill(call.answer)
+        names = call.id, call.answer.model
+        if call.request.stream:
+            await self._send_part(call, kept.events(*names, call.request.wants_usage), send)
+        self._acknowledge(call)
+        self.gateway.metrics.cache_hit(cache)
+        watch.release()
+        if call.request.stream:
+            await send({"type": "http.response.body", "body": LAST_EVENT})
+        else:
+            await send_whole(send, 200, kept.completion(*names), [JSON_HEADER, *call.headers()])
 
     async def _plain(self, call: Call, watch: WhileConnected, send: Send) -> None:
         upstream, body, headers = self._question(call)
@@ -127,7 +154,7 @@ class Chat:
                     raise broken("engine_cut_off")
                 self._acknowledge(call)
                 watch.release()
-                await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+                await send({"type": "http.response.body", "body": LAST_EVENT})
                 with suppress(TimeoutError):  # so that the connection can be used again
                     async with asyncio.timeout(LAST_WORDS):
                         async for _ in blocks:
@@ -170,6 +197,8 @@ class Chat:
             raise unavailable(
                 "The gateway cannot record requests and answers none.", 5.0, code="log_unavailable"
             ) from None
+        if call.place is not None and not call.cached:
+            self.gateway.cache.put(call.place, call.answer)
 
     async def _refuse(self, call: Call, refusal: Refusal, send: Send) -> None:
         """Tell the caller, in a stream that has begun by a last event."""

@@ -17,6 +17,7 @@ from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.access_log import LINE, make_access_log
 from mlops_assets.serving.api_keys import ApiKey, KeyRing
 from mlops_assets.serving.budgets import Budgets
+from mlops_assets.serving.cache import AnswerCache
 from mlops_assets.serving.call import Call
 from mlops_assets.serving.feedback import Feedback
 from mlops_assets.serving.gateway_spec import GatewaySpec
@@ -66,6 +67,7 @@ class Gateway:
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
         self.budgets = Budgets(usage_ledger(files), spec)
         self._price = partial(cost, spec)
+        self.cache = AnswerCache(spec)
         self.tracing = make_tracing()
         self.access_log = make_access_log()
         self.relay = Relay(spec)
@@ -130,6 +132,7 @@ class Gateway:
         syncing = asyncio.create_task(self._keep_synced(), name="log-sync")
         try:
             await self.budgets.start()
+            self.cache.start()
             yield
         finally:
             syncing.cancel()
@@ -140,6 +143,7 @@ class Gateway:
             self.log.close()
             self.feedback.close()
             await self.budgets.close()
+            self.cache.close()
             self.tracing.close()
 
     async def _keep_synced(self) -> None:

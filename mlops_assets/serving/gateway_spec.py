@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.profiles import asset_config
 from mlops_assets.serving.budget_spec import BudgetSpec
+from mlops_assets.serving.cache_spec import CacheSpec
 from mlops_assets.serving.engine_spec import EngineSpec
 from mlops_assets.serving.traffic_spec import TrafficSettings
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
 
-class GatewaySpec(EngineSpec, BudgetSpec, TrafficSettings):
+class GatewaySpec(EngineSpec, BudgetSpec, CacheSpec, TrafficSettings):
     """Limits and time-outs. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

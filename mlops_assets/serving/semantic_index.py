@@ -88,12 +88,13 @@ class SemanticIndex:
         )
         oldest = self._clock() - self._ttl
         for point in found.points:
+            kept = point.payload or {}
             if point.score < self._threshold:
                 return None
-            if point.payload["at"] < oldest:
+            if kept["at"] < oldest:
                 self._client.delete(scope, [point.id])
-            elif NUMBER.findall(point.payload["text"]) == NUMBER.findall(text):
-                return point.payload["answer"], point.score
+            elif NUMBER.findall(kept["text"]) == NUMBER.findall(text):
+                return kept["answer"], point.score
         return None
 
     def put(self, scope: str, text: str, answer: Any) -> None:
