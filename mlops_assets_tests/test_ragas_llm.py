@@ -22,6 +22,7 @@ from mlops_assets_tests.judge_server import (
     serve_judge,
     write_calibration,
 )
+from mlops_assets_tests.small_encoder import make_encoder
 
 PARIS = '{"queue":"billing"}'
 CONTEXTS = ("Paris is the capital. It is large", "Berlin is in Germany")
@@ -101,7 +102,7 @@ def test_relevancy_without_embeddings_is_absent_and_says_why(server, tmp_path) -
 
 
 def test_a_local_encoder_takes_the_place_of_the_servers(server, tmp_path) -> None:
-    encoder = make_encoder(tmp_path / "encoder")
+    encoder = make_encoder(tmp_path / "encoder", ("Question", "0", "?", "Q"))
     found = score(server, [plain(0, tuned="Question 0?")], tmp_path, judge_encoder=str(encoder))
     relevancy = found.scores["test", "i-0", "tuned"]["answer_relevancy"]
     assert relevancy == pytest.approx(1.0)  # the question made from it is the request itself
@@ -176,31 +177,6 @@ def test_switched_off_nothing_is_asked_for_it(server, tmp_path) -> None:
     found = score(server, [plain(0, tuned=PARIS)], tmp_path, judge_ragas=False)
     assert found.section["ragas"] == {}
     assert len(server.requests) == CALIBRATION + 1
-
-
-def make_encoder(folder: Path) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    words = {word: i for i, word in enumerate(["[UNK]", "[PAD]", "Question", "0", "?", "Q"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",  # noqa: S106
-        pad_token="[PAD]",  # noqa: S106
-    )
-    fast.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("numbers", [[0.0, 0.0], [1e999], [10**400], ["x"], 3, []])

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.sentence_encoder import packaged_encoder
 from mlops_assets.serving.cache_spec import CacheSpec
 from mlops_assets.serving.cached_answer import CachedAnswer
@@ -40,9 +41,8 @@ class SemanticCache:
 
     def __init__(self, spec: CacheSpec) -> None:
         """Raises LineageError where there is no encoder."""
-        directory = Path(spec.cache_encoder).expanduser() if spec.cache_encoder else None
         settings = {
-            "encoder": str(directory or packaged_encoder()),
+            "encoder": str(_encoder(spec)),
             "threshold": spec.cache_semantic_threshold,
             "entries": spec.cache_semantic_entries,
             "scopes": spec.cache_semantic_scopes,
@@ -95,6 +95,19 @@ class SemanticCache:
         job = self._thread.submit(self._worker.ask, asked)
         job.add_done_callback(lambda _: self._room.release())
         return job
+
+
+def _encoder(spec: CacheSpec) -> Path:
+    """The encoder's directory. Raises LineageError where there is none."""
+    if not spec.cache_encoder:
+        return packaged_encoder()
+    directory = Path(spec.cache_encoder).expanduser()
+    if not directory.is_dir():
+        raise LineageError(
+            f"cache_encoder {directory} is no directory.",
+            "Name that of a sentence encoder in safetensors, or leave cache_encoder empty.",
+        )
+    return directory
 
 
 class Worker:
