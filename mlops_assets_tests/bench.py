@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
-    [training] [generation] [gate] [rollout] [gpu]
+    [training] [generation] [gate] [cache] [rollout] [gpu]
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlops_assets_tests.bench_cache import cache
 from mlops_assets_tests.bench_data import data
 from mlops_assets_tests.bench_gate import gate
 from mlops_assets_tests.bench_generation import generation
@@ -82,6 +83,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "generation": generation,
     "gate": gate,
     "rollout": rollout,
+    "cache": cache,
     "gpu": gpu,
     "banking77": banking77,
 }

@@ -99,7 +99,7 @@ def cache() -> None:
         return
     print(f"\nSmallest threshold with an upper bound of at most {TARGET:.0%}: {chosen};"
           f" the default is {DEFAULT}")  # fmt: skip
-    measured = _with_the_index(second, chosen)
+    measured = with_the_index(second, chosen)
     print(f"\nThe other {measured.asked:,} questions at {chosen}, with the cache's own index:\n")
     print(HEADING)
     print(_row(chosen, measured))
@@ -159,7 +159,7 @@ def ask(questions: Sequence[Question], similar: np.ndarray, threshold: float) ->
     return count
 
 
-def _with_the_index(questions: Sequence[Question], threshold: float) -> Count:
+def with_the_index(questions: Sequence[Question], threshold: float) -> Count:
     index = SemanticIndex(Vectors(questions), threshold, len(questions), 1, 3600.0)
     count = Count()
     for number, question in enumerate(questions):

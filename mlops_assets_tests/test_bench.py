@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlops_assets_tests import bench_gate, bench_gpu
+from mlops_assets_tests import bench_cache, bench_gate, bench_gpu
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 300}
 SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -39,3 +39,23 @@ def test_the_gates_benchmark_simulates_the_real_gate() -> None:
     assert (same.gates, better.gates) == (40, 40)
     assert same.promoted <= 6 < same.larger < 34
     assert better.promoted > 30
+
+
+def test_the_caches_benchmark_counts_as_the_index_does() -> None:
+    dice = np.random.default_rng(0)
+    topics = dice.normal(size=(6, 8))
+    texts = ["x" * index for index in range(120)]  # without numbers, which the index compares
+    questions = [
+        bench_cache.Question(text, str(index % 6), _unit(topics[index % 6], dice), index % 9 > 0)
+        for index, text in enumerate(texts)
+    ]
+    vectors = np.stack([question.vector for question in questions])
+    for threshold in (0.7, 0.9):
+        counted = bench_cache.ask(questions, vectors @ vectors.T, threshold)
+        assert bench_cache.with_the_index(questions, threshold) == counted
+        assert 0 < counted.false < counted.hits < 120
+
+
+def _unit(topic: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+    vector = topic + 0.9 * dice.normal(size=topic.shape)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
