@@ -94,8 +94,8 @@ class Progress:
     def _events(self, name: str, line: bytes) -> list["Observation | Vote"]:
         try:
             content = orjson.loads(line)
-            if seconds(content["timestamp"]) < self._begun:
-                return []
+            if seconds(content.get("asked") or content["timestamp"]) < self._begun:
+                return []  # of a vote the request's time counts: its control is of the same time
             if name != VOTES:
                 read = _of_pair if name == PAIRS else _of_request
                 return list(read(content, self._arms))
@@ -124,15 +124,22 @@ def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
-def _of_request(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
-    """A line of the request log."""
+def read_request(content: dict[str, Any]) -> tuple[RequestRecord, Observation | None]:
+    """A line of the request log, and what it says of the engine, if anything."""
     record = RequestRecord(**{name: content[name] for name in FIELDS if name in content})
-    if (record.arm, record.release) not in ((CHAMPION, arms.stable), (CANARY, arms.candidate)):
-        return
     failed = counts_as_failure(record)
     if record.cached or record.error in OURS or not (failed or record.status == 200):
-        return
-    yield _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
+        return record, None
+    return record, _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
+
+
+def _of_request(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
+    """A line of the request log."""
+    ours = ((CHAMPION, arms.stable), (CANARY, arms.candidate))
+    if (content["arm"], content["release"]) in ours:
+        _, found = read_request(content)
+        if found is not None:
+            yield found
 
 
 def _of_vote(content: dict[str, Any], arms: Arms) -> Vote | None:

@@ -8,6 +8,7 @@ report made in a process of its own.
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,9 +21,13 @@ from mlops_assets.artifacts import Artifact, LineageError, Recipe, canonical_jso
 from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.html_pages import page_environment
+from mlops_assets.ledger import LedgerEntry
 from mlops_assets.privacy import redact
+from mlops_assets.serving.rollout_progress import Arms
 from mlops_assets.serving.shadow_comparison import agree, compare
 from mlops_assets.serving.shadow_pairs import DIRECTORY, ShadowPair, Side, read_pairs
+
+logger = logging.getLogger(__name__)
 
 KIND = "shadow_report"
 MODULE = "mlops_assets.serving.shadow_report"  # its name also when it is run
@@ -98,6 +103,29 @@ def build_apart(
             "The pairs stay in serving/shadow; see that the disk has room.",
         ) from error
     return made
+
+
+class ShadowReports:
+    """Reports as evidence for the rows that end a shadow; each is made once."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._made: tuple[int, dict[str, Any]] = (0, {})
+
+    def on(
+        self, candidate: LedgerEntry, arms: Arms, since: str, verdict: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What names the report on this candidate's shadow. Raises nothing: a report that cannot
+        be made holds no release up, and its place says why."""
+        if self._made[0] != candidate.entry:
+            told: dict[str, Any]
+            try:
+                told = dict(build_apart(self._home, arms.stable, arms.candidate, since, verdict))
+            except LineageError as error:
+                logger.error("%s", error)
+                told = {"problem": error.problem}
+            self._made = (candidate.entry, {KIND: told})
+        return self._made[1]
 
 
 def examples(pairs: Sequence[ShadowPair]) -> list[dict[str, Any]]:
