@@ -47,6 +47,7 @@ def make_app(opened: Opened) -> Starlette:
             Route("/health", endpoints.health),
             Route("/metrics", endpoints.metrics),
             Route("/admin/state", endpoints.state),
+            Route("/admin/cache/flush", endpoints.flush, methods=["POST"]),
         ],
         exception_handlers={
             Refusal: _refused,
@@ -93,6 +94,12 @@ class Endpoints:
         """Everything that the gateway knows of itself, for who runs it."""
         self._authenticate(request, ADMIN)
         return _json(self.gateway.state())
+
+    async def flush(self, request: Request) -> Response:
+        """Forget every kept answer."""
+        self._authenticate(request, ADMIN)
+        self.gateway.cache.flush()
+        return _json({"flushed": True})
 
     async def feedback(self, request: Request) -> Response:
         """What a user said of an answer."""
