@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlops_assets.request_record import LEFT
 from mlops_assets.serving.api_keys import ADMIN, CHAT, FEEDBACK, METRICS
-from mlops_assets.serving.chat import LEFT, Chat
+from mlops_assets.serving.chat import Chat
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.http_calls import CallerLeft, read_body
 from mlops_assets.serving.refusal import (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
+from mlops_assets.request_record import LEFT
 from mlops_assets.serving.answer import DONE, Events, Garbage, broken
 from mlops_assets.serving.api_keys import CHAT
 from mlops_assets.serving.budgets import Names
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEFT = 499
 LAST_EVENT = b"data: [DONE]\n\n"
 LAST_WORDS = 0.2  # seconds in which an engine may end a stream after its last event
 

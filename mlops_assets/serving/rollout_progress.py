@@ -20,7 +20,7 @@ from mlops_assets.feedback_record import RATING
 from mlops_assets.ledger import SHADOW, LedgerEntry
 from mlops_assets.refusals import is_refusal
 from mlops_assets.release_state import ReleaseState
-from mlops_assets.request_record import CANARY, CHAMPION, RequestRecord
+from mlops_assets.request_record import CANARY, CHAMPION, LEFT, RequestRecord
 from mlops_assets.serving.log_tail import Position, blocks
 from mlops_assets.serving.observations import Observation, counts_as_failure
 from mlops_assets.serving.release_spec import ReleaseSpec
@@ -127,7 +127,9 @@ def seconds(stamp: str) -> float:
 def read_request(content: dict[str, Any]) -> tuple[RequestRecord, Observation | None]:
     """A line of the request log, and what it says of the engine, if anything."""
     record = RequestRecord(**{name: content[name] for name in FIELDS if name in content})
-    failed = counts_as_failure(record)
+    # Who left before the first byte had waited for long enough.
+    waited = record.status == LEFT and record.first_byte_ms is None
+    failed = waited or counts_as_failure(record)
     if record.cached or record.error in OURS or not (failed or record.status == 200):
         return record, None
     return record, _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
