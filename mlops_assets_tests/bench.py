@@ -17,6 +17,7 @@ from typing import Any
 from mlops_assets_tests.bench_cache import cache
 from mlops_assets_tests.bench_data import data
 from mlops_assets_tests.bench_gate import gate
+from mlops_assets_tests.bench_gateway import gateway
 from mlops_assets_tests.bench_generation import generation
 from mlops_assets_tests.bench_gpu import gpu
 from mlops_assets_tests.bench_privacy import privacy
@@ -82,6 +83,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training,
     "generation": generation,
     "gate": gate,
+    "gateway": gateway,
     "rollout": rollout,
     "cache": cache,
     "gpu": gpu,
