@@ -6,6 +6,7 @@ It takes the command's words, has vLLM's endpoints for adapters beside those of
 
 import argparse
 import asyncio
+import re
 import signal
 import sys
 import time
@@ -19,6 +20,9 @@ from mlops_assets_tests.engine_replies import document
 from mlops_assets_tests.engine_server import EngineServer, run_engine
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+
+COMPUTES = re.compile(r"\[compute: ([\d.]+)\]")
+"""In a message: seconds in which nothing else is answered, as by an engine without batches."""
 
 
 @dataclass
@@ -38,6 +42,10 @@ class VllmServer(EngineServer):
             return self._unload(body["lora_name"])
         if body["model"] not in (*self.models, *self.adapters):
             return document({"error": {"message": f"no model {body['model']}"}}, 404)
+        if computes := COMPUTES.search(str(body["messages"])):
+            end = time.monotonic() + float(computes.group(1))
+            while time.monotonic() < end:
+                pass
         return await super().handle(request)
 
     def _load(self, name: str, path: Path) -> web.Response:

@@ -88,8 +88,9 @@ def test_what_dies_or_hangs_comes_back_at_its_address(
             upstream = await manager.ensure(entry)
             before = manager.state()[0].pid
             assert before is not None
-            os.kill(before, signal_sent)
-            state = await until(manager, lambda state: state.deaths == 1)
+            with manager.track(upstream.release):  # a user waits, and the engine does nothing
+                os.kill(before, signal_sent)
+                state = await until(manager, lambda state: state.deaths == 1)
             assert not manager.is_ready(upstream.release)
             why = "signal 9" if signal_sent == signal.SIGKILL else "does not answer a probe"
             assert why in state.detail
@@ -124,8 +125,10 @@ def test_an_engine_that_is_only_busy_does_not_hang(home: Home, tmp_path: Path) -
     async def scenario() -> None:
         async with managing(home, install(tmp_path), **settings) as manager:
             upstream = await manager.ensure(entry)
+            with manager.track(upstream.release):
+                await answer(upstream, "a long one [compute: 1.2]")
             await switch(upstream, "hang")
-            for _ in range(30):
+            for _ in range(20):
                 with manager.track(upstream.release):
                     await answer(upstream, "quick [engine: answer]")
                 await asyncio.sleep(0.03)

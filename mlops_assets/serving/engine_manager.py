@@ -111,12 +111,13 @@ class EngineManager:
         if served is None:
             yield
             return
-        served.in_flight += 1
+        served.begin()
+        answered = False
         try:
             yield
-            served.answered = time.monotonic()
+            answered = True
         finally:
-            served.in_flight -= 1
+            served.end(answered=answered)
 
     async def retire(self, release: str) -> None:
         """Take a release down: no new requests, those under way may finish, then it is stopped."""

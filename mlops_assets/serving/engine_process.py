@@ -77,6 +77,15 @@ class EngineProcess:
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process else None
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used; 0 where nobody can say."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5)
+
     async def start(self, directory: Path) -> None:
         """Start it in ``directory``; returns before it listens."""
         port = str(self._reserved.getsockname()[1])

@@ -96,8 +96,15 @@ class EngineSpec(BaseModel):
         2,
         ge=1,
         le=100,
-        description="Probes in a row without an answer, and no user's request answered meanwhile,"
-        " after which an engine counts as hung.",
+        description="Probes in a row without an answer, of an engine that is not busy with users,"
+        " after which it counts as hung.",
+    )
+    engine_busy_s: float = Field(
+        120.0,
+        gt=0.0,
+        le=86400.0,
+        description="Seconds that an engine may compute on users' requests without ending one,"
+        " before missed probes count.",
     )
     engine_watch_s: float = Field(
         0.5, gt=0.0, le=60.0, description="Seconds between two looks at whether a file was touched."

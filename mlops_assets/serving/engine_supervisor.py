@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 STARTING, READY, RESTARTING = "starting", "ready", "restarting"
 FAILED, TAMPERED, STOPPED = "failed", "tampered", "stopped"
 HOUR_S, LONGEST_BACKOFF_S = 3600.0, 60.0
+BUSY_SHARE = 0.1
+"""Of one CPU; an engine that waits uses a hundredth, one that computes all that it gets."""
 
 
 @dataclass
@@ -222,19 +224,31 @@ class EngineSupervisor:
         return f"it ended by signal {-code}" if code < 0 else f"it ended with code {code}"
 
     async def _hangs(self) -> str:
-        """A busy engine is late too: it hangs when no user is answered either."""
         failures = 0
         while True:
             await asyncio.sleep(self.spec.engine_probe_s)
             for served in self._healthy():
-                began = time.monotonic()
+                began, used = time.monotonic(), self._cpu_s()
                 try:
                     await probe(self.session, served.upstream, self.spec.engine_probe_timeout_s)
                     failures = 0
                 except EngineFault as fault:
-                    failures = 0 if served.answered > began else failures + 1
+                    failures = 0 if self._is_busy(served, began, used) else failures + 1
                     if failures >= self.spec.engine_probe_failures:
                         return f"it does not answer a probe: {fault}"
+
+    def _is_busy(self, served: ServedRelease, began: float, used: float) -> bool:
+        """Whether users are why a probe that began then was late: an engine that takes one request
+        after the other lets it wait while it computes. One that hangs computes nothing."""
+        now = time.monotonic()
+        if served.since > began:
+            return True
+        computes = self._cpu_s() - used > BUSY_SHARE * (now - began)
+        in_time = now - served.since < self.spec.engine_busy_s
+        return served.in_flight > 0 and computes and in_time
+
+    def _cpu_s(self) -> float:
+        return self.process.cpu_s if self.process else 0.0
 
     async def _touched(self) -> str:
         """Look at every file; hash what was touched, and everything from time to time."""
