@@ -1,4 +1,4 @@
-"""A child process of the gateway: its log, its last words, its port; and the settings' bounds."""
+"""A child process of the gateway: its log, its last words, its port, a token of it; settings."""
 
 import asyncio
 import socket
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mlops_assets.serving.engine_probe import has_token
 from mlops_assets.serving.engine_process import EngineProcess, reserve_port
 from mlops_assets.serving.engine_spec import EngineSpec
 
@@ -78,3 +79,24 @@ def test_its_port_is_kept_for_it() -> None:
 def test_settings_out_of_bounds_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EngineSpec(**settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "stream", "found"),
+    [
+        ('{"choices": [{"message": {"content": "Hi"}}]}', False, True),
+        ('{"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}', False, True),
+        ('{"choices": [{"message": {"content": ""}}]}', False, False),
+        ('{"choices": [], "usage": {"completion_tokens": 0}}', False, False),
+        ('{"choices": []}', False, False),
+        ('{"detail": "no"}', False, False),
+        ("[]", False, False),
+        ("<html>", False, False),
+        ('data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n', True, True),
+        ('data: {"choices": [{"delta": {"role": "assistant"}}]}\n\n', True, False),
+        ('data: {"choices": [{"delta": {"content": "H"}}]}\n\ndata: {"error": "x"}\n', True, False),
+        ("", True, False),
+    ],
+)
+def test_what_counts_as_a_token(content: str, stream: bool, found: bool) -> None:
+    assert has_token(content.encode(), stream=stream) is found

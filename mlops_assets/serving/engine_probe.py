@@ -37,7 +37,7 @@ async def probe(
         raise EngineFault(f"it gave no answer in {timeout_s:g} s") from error
     except aiohttp.ClientError as error:
         raise EngineFault(f"it cannot be reached ({type(error).__name__})") from error
-    if not _has_token(content, stream=stream):
+    if not has_token(content, stream=stream):
         raise EngineFault("what it answers is no chat completion with a token in it")
 
 
@@ -52,7 +52,8 @@ def _body(upstream: Upstream, *, stream: bool) -> dict[str, Any]:
     }
 
 
-def _has_token(content: bytes, *, stream: bool) -> bool:
+def has_token(content: bytes, *, stream: bool) -> bool:
+    """Whether this answer, plain or streamed, is a chat completion of at least one token."""
     try:
         parts = list(_events(content)) if stream else [json.loads(content)]
         return any(map(_generated, parts)) and not any("error" in part for part in parts)
