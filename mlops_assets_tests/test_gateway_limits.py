@@ -189,3 +189,20 @@ def test_requests_in_flight_finish_when_the_gateway_stops(
         assert ask(gateway).json()["error"]["code"] == "stopping"
         asking.join()
         assert answers[0].status_code == 200
+
+
+def test_what_does_not_finish_in_time_ends_with_an_error_and_no_silent_cut(
+    engine: EngineServer, tmp_path: Path
+) -> None:
+    engine.switch(always="stall")
+    with serve_gateway(tmp_path, upstream_of(engine.url), drain_timeout=0) as gateway:
+        answers: list[requests.Response] = []
+        asking = threading.Thread(target=lambda: answers.append(ask(gateway, stream=True)))
+        asking.start()
+        while not engine.asked or not gateway.gateway.admission.in_flight:
+            time.sleep(0.005)
+        gateway.server.handle_exit(15, None)
+        asking.join()
+        assert "The gateway is stopping." in answers[0].text
+        assert "[DONE]" not in answers[0].text
+    assert gateway.records[-1]["status"] == 503

@@ -39,6 +39,7 @@ HEAVY = (
     "litellm",
     "wandb",
     "aiohttp",
+    "prometheus_client",
     "openfeature",
 )
 KNOW_STAGES = (

@@ -31,6 +31,7 @@ from mlops_assets.serving.serving_home import ServingHome
 logger = logging.getLogger(__name__)
 
 FIRST_KEY = "default"
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,15 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
     controller.listeners.append(follow)
     gateway.metrics.watch(state.ledger_age, state.engines_up)
     controlling = asyncio.create_task(controller.run(), name="controller")
+    announcing = asyncio.create_task(_announce(state), name="announcements")
     try:
         async with gateway.running():
             yield gateway
     finally:
-        controlling.cancel()
-        with suppress(asyncio.CancelledError):
-            await controlling
+        for task in (announcing, controlling):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         flags.close()
         await manager.close()
         await asyncio.to_thread(desired.stop)
@@ -154,6 +157,19 @@ def provide_first_key(files: ServingHome) -> bool:
     _, token = api_keys.new_key(files.keys, FIRST_KEY, scopes)
     files.first_key.write_text(token + "\n", encoding="utf-8")
     return True
+
+
+async def _announce(state: ServedState) -> None:
+    """Log when what users get becomes ready, ceases to be, or is another release."""
+    told = ""
+    while True:
+        served = state.describe()
+        ready = served["status"] == "ok"
+        said = f"version {served['version']} is {'ready' if ready else 'not ready'}"
+        if served["version"] is not None and said != told:
+            logger.log(logging.INFO if ready else logging.WARNING, said)
+            told = said
+        await asyncio.sleep(LOOK_S)
 
 
 def _arms(release: ReleaseState) -> dict[str, str]:
