@@ -19,6 +19,8 @@ class FeedbackRecord:
     """ISO 8601 in UTC."""
     request: str
     """Id of the request."""
+    asked: str = ""
+    """The request's own time."""
     metric: str = RATING
     """What was scored: the rating, or what a business counts, such as ``resolved``."""
     score: float

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.feedback_record import FeedbackRecord
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.release_state import ReleaseState, read_release
@@ -15,6 +16,7 @@ from mlops_assets.request_record import CANARY, CHAMPION, RequestRecord
 from mlops_assets.serving.controller import Controller
 from mlops_assets.serving.desired_state import DesiredState
 from mlops_assets.serving.release_spec import ReleaseSpec
+from mlops_assets.serving.shadow_pairs import ShadowPair, Side
 from mlops_assets.serving.upstream import Upstream
 from mlops_assets_tests.releases import MODEL, make_bundle
 
@@ -97,6 +99,40 @@ class Release:
             for _ in range(count):
                 self._count += 1
                 stream.write(json.dumps(asdict(self._record(seed, arm, changes))) + "\n")
+
+    def vote(self, seed: str, arm: str, score: float, count: int) -> None:
+        """Log votes on requests that a release answered now."""
+        folder = self.serving / "feedback"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "00000001.jsonl").open("a", encoding="utf-8") as stream:
+            for _ in range(count):
+                self._count += 1
+                now, release = self.clock.isoformat(), make_bundle(self.home, seed).digest
+                record = FeedbackRecord(
+                    id=f"v{self._count}",
+                    timestamp=now,
+                    request=f"r{self._count}",
+                    asked=now,
+                    score=score,
+                    release=release,
+                    arm=arm,
+                )
+                stream.write(json.dumps(asdict(record)) + "\n")
+
+    def pairs(self, count: int, **candidate: Any) -> None:
+        """Log mirrored requests; ``candidate`` is what the candidate's side says otherwise."""
+        folder = self.serving / "shadow"
+        folder.mkdir(parents=True, exist_ok=True)
+        stable, other = (make_bundle(self.home, seed).digest for seed in "ab")
+        live = Side("fine", 20.0)
+        with (folder / "00000001.jsonl").open("a", encoding="utf-8") as stream:
+            for _ in range(count):
+                self._count += 1
+                self.clock += timedelta(seconds=1)
+                now, id = self.clock.isoformat(), f"r{self._count}"
+                shadow = replace(live, **candidate)
+                pair = ShadowPair(id, now, stable, other, "Hello?", live, shadow, 9)
+                stream.write(json.dumps(asdict(pair)) + "\n")
 
     def both(self, candidate: str = "b", count: int = 150, **changes: Any) -> None:
         """Log requests of both arms, ten each every two seconds; ``changes`` are the

@@ -63,12 +63,13 @@ def find_breach(answer: Answer, models: Collection[str] = ()) -> str | None:
     return None
 
 
-def is_clean(answer: Answer) -> bool:
-    """A 503 in the protocol's form; where the head of a stream was sent, an event of that form."""
+def is_clean(answer: Answer, status: int = 503) -> bool:
+    """An error in the protocol's form with this status, by default that of what may be tried
+    again; where the head of a stream was sent, an event of that form."""
     error = answer.error or {}
     whole = all(isinstance(error.get(name), str) and error[name] for name in ("message", "type"))
     form = error.keys() == {"message", "type", "param", "code"}
-    return answer.status in (200, 503) and whole and form
+    return answer.status in (200, status) and whole and form and not answer.broken
 
 
 async def ask(

@@ -10,6 +10,8 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK, Ledger
 from mlops_assets.promotion.audit import audit
+from mlops_assets.request_record import LEFT
+from mlops_assets.serving.observations import ENGINE_REFUSED
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets_tests.releases import make_bundle
 from mlops_assets_tests.releasing import QUICK, Release
@@ -80,6 +82,15 @@ def declining(release: Release) -> None:
     release.both(output="I'm sorry, but I cannot help with that.")
 
 
+def refusing(release: Release) -> None:
+    release.both(status=400, output="", error=ENGINE_REFUSED)
+
+
+def left_alone(release: Release) -> None:
+    """Users wait for the first byte, and give up."""
+    release.both(status=LEFT, output="", error="client_closed_request")
+
+
 def no_number(release: Release) -> None:
     release.both(latency_ms=None)
 
@@ -96,6 +107,8 @@ def swapped(release: Release) -> None:
     ("harm", "why"),
     [
         (failing, "errors"),
+        (refusing, "errors"),
+        (left_alone, "errors"),
         (silent, "empty"),
         (declining, "refusals"),
         (no_number, "number"),

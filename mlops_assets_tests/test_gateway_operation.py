@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mlops_assets.serving.access_log import make_access_log
-from mlops_assets.serving.api_keys import ADMIN, new_key
+from mlops_assets.serving.api_keys import ADMIN, CHAT, new_key
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.tracing import NoSpans, Spans, make_tracing
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
@@ -128,6 +128,32 @@ def test_when_the_log_is_full_nobody_gets_an_answer_that_is_not_in_it(
         assert "mlops_request_log_errors_total 0.0" not in text
         os.close(disk)
         os.close(full)
+
+
+def test_an_admin_flushes_the_cache(engine: EngineServer, tmp_path: Path) -> None:
+    upstream = upstream_of(engine.url, generation={"temperature": 0.0})
+    with serve_gateway(tmp_path, upstream, cache_exact_mib=1) as gateway:
+        _, admin = new_key(gateway.files.keys, "admin", [ADMIN])
+        _, chat = new_key(gateway.files.keys, "chat", [CHAT])
+        before = engine.count
+        assert [ask(gateway).status_code for _ in range(2)] == [200, 200]
+        assert engine.count == before + 1
+        url, headers = f"{gateway.url}/admin/cache/flush", {"Authorization": f"Bearer {admin}"}
+        others = {"Authorization": f"Bearer {chat}"}
+        assert requests.post(url, headers=others, timeout=10).status_code == 403
+        assert requests.post(url, headers=headers, timeout=10).json() == {"flushed": True}
+        ask(gateway)
+        assert engine.count == before + 2
+
+
+def test_budgets_are_metrics_by_key(engine: EngineServer, tmp_path: Path) -> None:
+    with serve_gateway(tmp_path, upstream_of(engine.url), daily_tokens_per_key=4000) as gateway:
+        used = ask(gateway).json()["usage"]["total_tokens"]
+        text = requests.get(
+            f"{gateway.url}/metrics", headers=gateway.authorization, timeout=10
+        ).text
+        line = f'mlops_budget_used_ratio{{key="{gateway.name}",unit="tokens"}} {used / 4000}'
+        assert line in text
 
 
 def test_the_admins_state(engine: EngineServer, tmp_path: Path) -> None:

@@ -229,6 +229,7 @@ def test_more_failures_never_turn_a_rollback_into_an_advance(
         assert before.action == ADVANCE
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=12))
 def test_arms_that_do_the_same_show_no_harm(failures: list[int]) -> None:
     verdict = decide(evidence_of([(failed, failed, 0, 0) for failed in failures]))

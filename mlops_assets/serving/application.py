@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mlops_assets.request_record import LEFT
 from mlops_assets.serving.api_keys import ADMIN, CHAT, FEEDBACK, METRICS
-from mlops_assets.serving.chat import LEFT, Chat
+from mlops_assets.serving.chat import Chat
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.http_calls import CallerLeft, read_body
 from mlops_assets.serving.refusal import (
@@ -47,6 +48,7 @@ def make_app(opened: Opened) -> Starlette:
             Route("/health", endpoints.health),
             Route("/metrics", endpoints.metrics),
             Route("/admin/state", endpoints.state),
+            Route("/admin/cache/flush", endpoints.flush, methods=["POST"]),
         ],
         exception_handlers={
             Refusal: _refused,
@@ -93,6 +95,12 @@ class Endpoints:
         """Everything that the gateway knows of itself, for who runs it."""
         self._authenticate(request, ADMIN)
         return _json(self.gateway.state())
+
+    async def flush(self, request: Request) -> Response:
+        """Forget every kept answer."""
+        self._authenticate(request, ADMIN)
+        self.gateway.cache.flush()
+        return _json({"flushed": True})
 
     async def feedback(self, request: Request) -> Response:
         """What a user said of an answer."""

@@ -166,6 +166,16 @@ class Budgets:
         tally = self._tally(scope, name)
         return tally.used if tally else NOTHING
 
+    def shares(self, scope: str) -> dict[tuple[str, str], float]:
+        """What part of its limits every known name of this scope has used, by name and unit."""
+        self._roll()
+        return {
+            (name, unit): tally.used[index] / most if most else 1.0
+            for (of, name), tally in self._tallies.items()
+            for index, unit in enumerate(UNITS)
+            if of == scope and (most := tally.limit.of(unit)) is not None
+        }
+
     def _tally(self, scope: str, name: str) -> Tally | None:
         """None for a name without a limit: nothing is kept in memory for those."""
         if (tally := self._tallies.get((scope, name))) is None:

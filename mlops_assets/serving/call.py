@@ -43,6 +43,8 @@ class Call:
     cached: str = ""
     first_byte: float | None = None
     """When the first byte of a streamed answer went out."""
+    answered: bool = False
+    """Whether the caller has the whole answer."""
     closed: bool = False
     """Whether what became of it was taken down."""
 

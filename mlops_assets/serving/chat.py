@@ -9,11 +9,13 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
+from mlops_assets.request_record import LEFT
 from mlops_assets.serving.answer import DONE, Events, Garbage, broken
 from mlops_assets.serving.api_keys import CHAT
 from mlops_assets.serving.budgets import Names
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEFT = 499
 LAST_EVENT = b"data: [DONE]\n\n"
 LAST_WORDS = 0.2  # seconds in which an engine may end a stream after its last event
 
@@ -134,6 +135,7 @@ class Chat:
             raise broken("engine_garbage") from None
         self._acknowledge(call)
         watch.release()
+        call.answered = True
         await send_whole(send, 200, answer, [JSON_HEADER, *call.headers()])
 
     async def _stream(self, call: Call, watch: WhileConnected, send: Send) -> None:
@@ -155,10 +157,8 @@ class Chat:
                 self._acknowledge(call)
                 watch.release()
                 await send({"type": "http.response.body", "body": LAST_EVENT})
-                with suppress(TimeoutError):  # so that the connection can be used again
-                    async with asyncio.timeout(LAST_WORDS):
-                        async for _ in blocks:
-                            pass
+                call.answered = True
+                await _read_out(blocks)
         except Garbage:
             raise broken("engine_garbage") from None
         except TimeoutError:
@@ -203,6 +203,8 @@ class Chat:
     async def _refuse(self, call: Call, refusal: Refusal, send: Send) -> None:
         """Tell the caller, in a stream that has begun by a last event."""
         self._take_down(call, refusal.status, refusal.code or refusal.type)
+        if call.answered:
+            return
         if call.first_byte is None:
             await send_refusal(send, refusal, call.headers())
         else:
@@ -225,3 +227,12 @@ def _pass_on(call: Call, events: list[bytes]) -> tuple[bytes, bool]:
         if call.request.wants_usage or not is_usage:
             passed += b"data: " + data + b"\n\n"
     return bytes(passed), False
+
+
+async def _read_out(blocks: AsyncGenerator[bytes, None]) -> None:
+    """Let the engine end its stream, so that the connection to it can be used again. The caller
+    has its answer: nothing that goes wrong here is an error."""
+    with suppress(TimeoutError, Refusal):
+        async with asyncio.timeout(LAST_WORDS):
+            async for _ in blocks:
+                pass

@@ -21,6 +21,7 @@ REFUSED = frozenset(
         *("continue_final_message", "echo", "generation_config", "logits_processors"),
         *("mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params", "vllm_xargs"),
         *("best_of", "use_beam_search", "ignore_eos", "min_tokens", "prompt_logprobs"),
+        *("guided_regex", "guided_grammar", "guided_decoding_backend", "structured_outputs"),
         *("cache_salt", "priority", "request_id", "return_token_ids", "truncate_prompt_tokens"),
         # What OpenAI's servers have and an engine of ours has not.
         *("audio", "modalities", "prediction", "store", "web_search_options", "background"),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import ROLLED_BACK, Decision, LedgerEntry, Overtaken
+from mlops_assets.ledger import ROLLED_BACK, SHADOW, Decision, LedgerEntry, Overtaken
 from mlops_assets.release_state import WAITING, ReleaseState
 from mlops_assets.serving import release_steps
 from mlops_assets.serving.desired_state import DesiredState, Withdrawal
@@ -28,6 +28,7 @@ from mlops_assets.serving.release_engines import Engines, ReleaseEngines
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, Incidents, StageVerdict, judge
 from mlops_assets.serving.rollout_progress import Arms, Progress, seconds
+from mlops_assets.serving.shadow_report import ShadowReports
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Controller:
         self._engines = ReleaseEngines(engines, self._wake.set)
         self.ready = self._engines.ready
         self._home, self._desired = home, desired
-        self._spec, self._serving = spec, serving
+        self._spec, self._serving, self._reports = spec, serving, ShadowReports(home)
         self._incidents: dict[str, Incidents] = {}
         self._progress: tuple[tuple[int, str], Progress] | None = None
         self._told: ReleaseState | None = None
@@ -167,13 +168,15 @@ class Controller:
             total_s=now - seconds(steps[0].at),
             incidents=self._of(arms.candidate),
         )
+        if verdict.action not in (ADVANCE, ROLL_BACK):
+            return None
+        numbers = {"verdict": release_steps.numbers(verdict)}
+        if release.stage == SHADOW:
+            numbers |= self._reports.on(candidate, arms, release.since, numbers["verdict"])
         if verdict.action == ROLL_BACK:
-            numbers = {"verdict": release_steps.numbers(verdict)}
             return release_steps.roll_back(release, verdict.reason, numbers)
-        if verdict.action == ADVANCE:
-            percent = self._spec.next_percent(release.percent)
-            return release_steps.advance(candidate, percent, verdict)
-        return None
+        percent = self._spec.next_percent(release.percent)
+        return release_steps.advance(candidate, percent, verdict.reason, numbers)
 
     def _caught_up(
         self,

@@ -101,6 +101,7 @@ class Feedback:
             id=f"feedback-{secrets.token_hex(12)}",
             timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
             request=request.id,
+            asked=request.timestamp,
             metric=vote.metric,
             score=vote.value,
             correction=vote.correction,

@@ -66,6 +66,7 @@ class Gateway:
         self.metrics.in_flight.set_function(lambda: self.admission.in_flight)
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
         self.budgets = Budgets(usage_ledger(files), spec)
+        self.metrics.budgets = partial(self.budgets.shares, "key")
         self._price = partial(cost, spec)
         self.cache = AnswerCache(spec)
         self.tracing = make_tracing()

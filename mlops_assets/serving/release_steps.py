@@ -20,9 +20,11 @@ def begin(promotion: LedgerEntry, percent: int) -> Decision:
     return _step(promotion, percent, f"its engine is ready: {what}", {})
 
 
-def advance(promotion: LedgerEntry, percent: int, verdict: StageVerdict) -> Decision:
-    """The next step: ``percent`` of the users, 100 for all of them."""
-    return _step(promotion, percent, verdict.reason, {"verdict": numbers(verdict)})
+def advance(
+    promotion: LedgerEntry, percent: int, reason: str, evidence: Mapping[str, Any]
+) -> Decision:
+    """The next step: ``percent`` of the users, 100 for all of them; ``evidence`` decided."""
+    return _step(promotion, percent, reason, evidence)
 
 
 def release_first(promotion: LedgerEntry) -> Decision:

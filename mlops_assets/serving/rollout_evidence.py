@@ -91,7 +91,7 @@ class Evidence:
         """Latencies of both; an open block is not among them."""
         self.entered_with = 0
         """Requests of the candidate before the present stage."""
-        self._block = Block()
+        self._block, self._votes = Block(), Block()
         part = SHADOW_ALPHA if stage == SHADOW else 1 - SHADOW_ALPHA
         widening = [spec.widening(percent) for percent in self.percents]
         self.margins = {
@@ -132,9 +132,17 @@ class Evidence:
             self._close()
 
     def vote(self, arm: str, score: float) -> None:
-        """Count what a user said of an answer of this arm, in [0, 1]: later than the answer."""
-        block = self._block.control if arm == CHAMPION else self._block.candidate
-        block.losses[round(1 - score, SCORE_DIGITS)] += 1
+        """Count what a user said of an answer of this arm, in [0, 1].
+
+        Most answers get no vote, and a vote comes later than its answer: votes form blocks of
+        their own, or most would stand in a block without any of the other arm.
+        """
+        votes = self._votes
+        side = votes.control if arm == CHAMPION else votes.candidate
+        side.losses[round(1 - score, SCORE_DIGITS)] += 1
+        if min(votes.control.losses.total(), votes.candidate.losses.total()) >= BLOCK_REQUESTS:
+            self._votes = Block()
+            self.add_block(votes.control, votes.candidate)
 
     def add_block(self, control: ArmStatistics, candidate: ArmStatistics) -> None:
         """Count requests of both arms that ended at the same time."""

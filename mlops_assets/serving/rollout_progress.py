@@ -20,7 +20,7 @@ from mlops_assets.feedback_record import RATING
 from mlops_assets.ledger import SHADOW, LedgerEntry
 from mlops_assets.refusals import is_refusal
 from mlops_assets.release_state import ReleaseState
-from mlops_assets.request_record import CANARY, CHAMPION, RequestRecord
+from mlops_assets.request_record import CANARY, CHAMPION, LEFT, RequestRecord
 from mlops_assets.serving.log_tail import Position, blocks
 from mlops_assets.serving.observations import Observation, counts_as_failure
 from mlops_assets.serving.release_spec import ReleaseSpec
@@ -94,8 +94,8 @@ class Progress:
     def _events(self, name: str, line: bytes) -> list["Observation | Vote"]:
         try:
             content = orjson.loads(line)
-            if seconds(content["timestamp"]) < self._begun:
-                return []
+            if seconds(content.get("asked") or content["timestamp"]) < self._begun:
+                return []  # of a vote the request's time counts: its control is of the same time
             if name != VOTES:
                 read = _of_pair if name == PAIRS else _of_request
                 return list(read(content, self._arms))
@@ -124,15 +124,24 @@ def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
+def read_request(content: dict[str, Any]) -> tuple[RequestRecord, Observation | None]:
+    """A line of the request log, and what it says of the engine, if anything."""
+    record = RequestRecord(**{name: content[name] for name in FIELDS if name in content})
+    # Who left before the first byte had waited for long enough.
+    waited = record.status == LEFT and record.first_byte_ms is None
+    failed = waited or counts_as_failure(record)
+    if record.cached or record.error in OURS or not (failed or record.status == 200):
+        return record, None
+    return record, _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
+
+
 def _of_request(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
     """A line of the request log."""
-    record = RequestRecord(**{name: content[name] for name in FIELDS if name in content})
-    if (record.arm, record.release) not in ((CHAMPION, arms.stable), (CANARY, arms.candidate)):
-        return
-    failed = counts_as_failure(record)
-    if record.cached or record.error in OURS or not (failed or record.status == 200):
-        return
-    yield _observation(record.arm, content, failed, record.finish == TOOL_CALLS)
+    ours = ((CHAMPION, arms.stable), (CANARY, arms.candidate))
+    if (content["arm"], content["release"]) in ours:
+        _, found = read_request(content)
+        if found is not None:
+            yield found
 
 
 def _of_vote(content: dict[str, Any], arms: Arms) -> Vote | None:

@@ -68,6 +68,12 @@ class ServerMetrics:
             ("outcome",),
             registry=self.registry,
         )
+        self._budget = Gauge(
+            "mlops_budget_used_ratio",
+            "Part of its daily limit that a key has used.",
+            ("key", "unit"),
+            registry=self.registry,
+        )
         self._release = Gauge(
             "mlops_release_info",
             "1 for every release that is served.",
@@ -86,6 +92,8 @@ class ServerMetrics:
             registry=self.registry,
         )
         self._engines: Callable[[], Mapping[str, bool]] = dict
+        self.budgets: Callable[[], Mapping[tuple[str, str], float]] = dict
+        """Says what part of its limit a key has used, by its name and unit."""
         self._children: dict[tuple[str, str], _Arm] = {}
         self._counts: dict[tuple[str, str, int, str], Counter] = {}
 
@@ -141,6 +149,9 @@ class ServerMetrics:
         self._engine_up.clear()
         for release, up in self._engines().items():
             self._engine_up.labels(release[:SHORT]).set(up)
+        self._budget.clear()
+        for labels, share in self.budgets().items():
+            self._budget.labels(*labels).set(share)
         return generate_latest(self.registry)
 
 

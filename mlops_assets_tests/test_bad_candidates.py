@@ -1,0 +1,84 @@
+"""A candidate that is no good is taken back by itself: users go on with the version before it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlops_assets.home import Home
+from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK
+from mlops_assets_tests.engine_server import EngineServer, serve_engine
+from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.serving_client import find_breach, is_clean
+from mlops_assets_tests.serving_process import (
+    QUICK,
+    V1,
+    ServingProcess,
+    hammering,
+    hosted,
+    serving,
+    since,
+    wait_for,
+    who,
+)
+
+pytestmark = pytest.mark.slow
+
+WARY = QUICK | {"shadow_share": 0.0, "hold_s": 600.0}
+"""Users meet the candidate at once, and it is released to all never."""
+RARELY = {"engine_probe_s": 600.0}
+"""The probes find nothing: what users get decides."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineServer]:
+    with serve_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    engine: EngineServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServingProcess]:
+    """Version 1 is released to all."""
+    home = Home(tmp_path_factory.mktemp("bad") / "home")
+    home.prepare()
+    promote(home, 1, "a")
+    with serving(home, gateway=hosted(engine) | RARELY, release=WARY) as gateway:
+        wait_for(lambda: gateway.steps() == [RELEASED] or None, 10, "the first release")
+        yield gateway
+
+
+def begin(gateway: ServingProcess, engine: EngineServer) -> str:
+    """Bring the next version before users; returns what its engine is called."""
+    engine.switch()
+    version = 2 + gateway.steps().count(ROLLED_BACK)
+    promote(gateway.home, version, f"seed {version}")
+    wait_for(lambda: gateway.steps()[-1] == CANARY or None, 20, "the canary")
+    return f"release-{version}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "criterion"),
+    [
+        ("garbage", "errors"),
+        ("error:400", "errors"),
+        ("empty", "empty"),
+    ],
+)
+def test_what_users_get_takes_it_back(
+    gateway: ServingProcess, engine: EngineServer, reply: str, criterion: str
+) -> None:
+    name = begin(gateway, engine)
+    with hammering(gateway, 32) as crowd:
+        assert who(since(crowd)) == {V1, name}
+        engine.switch(by_model={name: reply})
+        wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, 20, "the rollback")
+        assert who(since(crowd)) == {V1}
+    assert crowd.lost == 0
+    wrong = [one for one in crowd.answers if find_breach(one, [V1, name])]
+    assert all(one.text == "" or is_clean(one, 400) for one in wrong)
+    assert gateway.unlogged(crowd.answers) == []
+    row = gateway.home.ledger.entries()[-1].decision
+    failed = [each for each in row.evidence["verdict"]["criteria"] if each["verdict"] == "FAIL"]
+    assert criterion in [each["name"] for each in failed]
+    assert (row.version, row.outcome) == (1, ROLLED_BACK)
