@@ -191,6 +191,17 @@ def test_a_killed_controller_goes_on_where_it_was(home: Home) -> None:
     assert outcomes(home)[1:] == ["canary 5", "canary 25"]
 
 
+def test_steps_that_were_changed_on_the_way_do_not_stop_it(home: Home) -> None:
+    async def story() -> None:
+        first = await begun(home)
+        await first.reach("canary 5 v1")
+        changed = Release(home, QUICK.model_copy(update={"canary_steps": [10, 60]}))
+        changed.both()
+        await changed.reach("canary 10 v1")
+
+    asyncio.run(story())
+
+
 def test_two_controllers_write_every_row_once(home: Home) -> None:
     async def story() -> None:
         first = await begun(home)

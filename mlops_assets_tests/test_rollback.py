@@ -6,10 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from mlops_assets.approval_requests import utc_now
 from mlops_assets.approvers import approvers_file
 from mlops_assets.artifacts import LineageError
+from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK, Decision, LedgerEntry
 from mlops_assets.promotion.audit import audit
@@ -196,3 +198,13 @@ def test_who_was_judged_against_the_candidate_meets_the_restored_one(two: Home) 
     found = find_outdated(two)
     assert isinstance(found, Outdated)
     assert found.champion == done.entry
+
+
+def test_the_command(two: Home) -> None:
+    done = CliRunner().invoke(app, ["rollback", "--as", "ada", "--reason", "users complain"])
+    assert done.exit_code == 0
+    assert "version 2 is taken back, version 1 is the champion again" in done.output
+    again = CliRunner().invoke(app, ["rollback", "--as", "ada", "--reason", "once more"])
+    assert again.exit_code == 1
+    assert "There is nothing to roll version 1 of support-tickets back to" in again.output
+    assert champion(two).decision.reason == "users complain"

@@ -157,10 +157,11 @@ class Controller:
 
     def _judged(self, release: ReleaseState, candidate: LedgerEntry, arms: Arms) -> Decision | None:
         steps = release_steps.steps_of(self._desired.entries, candidate)
-        evidence = self._caught_up(release, candidate, arms, steps).evidence
+        spec = release_steps.with_steps(self._spec, steps)
+        evidence = self._caught_up(spec, release, candidate, arms, steps).evidence
         now = time.time()
         verdict = self.verdict = judge(
-            self._spec,
+            spec,
             release.stage,
             release.percent,
             now - seconds(release.since),
@@ -175,11 +176,12 @@ class Controller:
             numbers |= self._reports.on(candidate, arms, release.since, numbers["verdict"])
         if verdict.action == ROLL_BACK:
             return release_steps.roll_back(release, verdict.reason, numbers)
-        percent = self._spec.next_percent(release.percent)
+        percent = spec.next_percent(release.percent)
         return release_steps.advance(candidate, percent, verdict.reason, numbers)
 
     def _caught_up(
         self,
+        spec: ReleaseSpec,
         release: ReleaseState,
         candidate: LedgerEntry,
         arms: Arms,
@@ -189,7 +191,7 @@ class Controller:
         ours = [step for step in steps if step.decision.outcome == release.stage]
         key = (candidate.entry, release.stage)
         if self._progress is None or self._progress[0] != key:
-            self._progress = (key, Progress(self._spec, self._serving, arms, ours))
+            self._progress = (key, Progress(spec, self._serving, arms, ours))
         self._progress[1].catch_up(ours)
         return self._progress[1]
 

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 COPY = "last_state.json"
 POLL_S = 1.0
+STOP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class DesiredState:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread; one that still waits for a database is left behind."""
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def refresh(self) -> bool:
         """Read the ledger now; returns whether it could be. Raises nothing."""

@@ -11,6 +11,7 @@ from typing import Any
 from mlops_assets.artifacts import digest_json
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK, SHADOW, Decision, LedgerEntry
 from mlops_assets.release_state import ReleaseState
+from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import StageVerdict
 
 
@@ -68,6 +69,15 @@ def steps_of(entries: Sequence[LedgerEntry], promotion: LedgerEntry) -> list[Led
         and row.decision.model == promotion.decision.model
         and row.decision.evidence.get("promotion") == promotion.entry
     ]
+
+
+def with_steps(spec: ReleaseSpec, taken: Sequence[LedgerEntry]) -> ReleaseSpec:
+    """The settings with the steps that were taken among theirs: they may have been changed in the
+    middle of a rollout."""
+    percents = {percent_of(step) for step in taken} - {0}
+    if percents <= set(spec.canary_steps):
+        return spec
+    return spec.model_copy(update={"canary_steps": sorted(percents | set(spec.canary_steps))})
 
 
 def percent_of(step: LedgerEntry) -> int:
