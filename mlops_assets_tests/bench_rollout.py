@@ -37,6 +37,7 @@ ALIKE = (
     (Scenario("A/A, 5% fail", failing=0.05), FEWER),
     (Scenario("A/A, with outages of both", outages=True), FEWER),
     (Scenario("A/A, 3% of 500 users fail half the time", troubled=0.03), FEWER),
+    (Scenario("A/A, 500 users, each with its own pace", pace=0.4), FEWER),
 )
 HARMFUL = (
     (Scenario("1 point more failures", worse=0.01), SOME),
@@ -46,6 +47,7 @@ HARMFUL = (
     (Scenario("10% slower (within the margin)", slower=1.1), FEWER),
     (Scenario("25% slower", slower=1.25), FEWER),
     (Scenario("50% slower", slower=1.5), FEWER),
+    (Scenario("5 points, 500 users of their own pace", worse=0.05, pace=0.4), FEWER),
     (Scenario("quality 2 points lower", quality=0.02), FEWER),
     (Scenario("quality 5 points lower", quality=0.05), FEWER),
     (Scenario("quality 15 points lower", quality=0.15), FEWER),
@@ -124,9 +126,14 @@ def sequential(scenario: Scenario, seed: int, ended: Ended, *, shadow: bool = Fa
         evidence.enter()
         while True:
             look, now = next(traffic), now + LOOK_S
-            arms = look.arms(percent) if percent else look.pairs(SPEC.shadow_share)
-            evidence.add_block(*arms)
-            served += arms[1].requests * bool(percent)
+            if scenario.sticky:
+                for observation in look.observations(percent, now):
+                    evidence.add(observation)
+            else:
+                evidence.add_block(
+                    *(look.arms(percent) if percent else look.pairs(SPEC.shadow_share))
+                )
+            served += look.chosen(percent)
             verdict = judge(SPEC, stage, percent, now - began, evidence, total_s=now)
             if verdict.action == ROLL_BACK:
                 ended.add(ROLL_BACK, served, verdict.reason.startswith("No verdict"))

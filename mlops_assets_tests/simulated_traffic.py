@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mlops_assets.request_record import CANARY, CHAMPION
 from mlops_assets.serving.arm_statistics import LOG_STEP, ArmStatistics
+from mlops_assets.serving.observations import Observation
 
 LOOK_S = 30
 REQUESTS_PER_S = 5
@@ -37,6 +39,13 @@ class Scenario:
     outages: bool = False
     troubled: float = 0.0
     """Share of the users half of whose requests fail, whichever arm they get."""
+    pace: float = 0.0
+    """Standard deviation between users of the logarithm of their latencies."""
+
+    @property
+    def sticky(self) -> bool:
+        """Whether users differ; they keep their arm, and the log names them."""
+        return self.troubled > 0 or self.pace > 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Look:
     """Requests between two looks, and what would happen to each in either arm."""
 
     scenario: Scenario
+    user: Any
+    """Numbers of the users who ask."""
     bucket: Drawn
     """Where the user stands between 0 and 1: the candidate has those below its share."""
     fate: Drawn
@@ -56,6 +67,27 @@ class Look:
         """What champion and candidate did with this share of the users for the candidate."""
         chosen = self.bucket < percent / 100
         return self._arm(~chosen, Scenario("champion")), self._arm(chosen, self.scenario)
+
+    def observations(self, percent: int, at: float) -> Iterator[Observation]:
+        """The same request by request, all at one time, in the order in which they came."""
+        for number in range(len(self.bucket)):
+            chosen = self.bucket[number] < percent / 100
+            arm = self.scenario if chosen else Scenario("champion")
+            taste = self.taste[number] / SCORED
+            yield Observation(
+                CANARY if chosen else CHAMPION,
+                at,
+                failed=bool(self.fate[number] < self.failing[number] + arm.worse),
+                empty=False,
+                refused=False,
+                latency_ms=math.exp(self.log_ms[number]) * arm.slower,
+                quality=float(taste < GOOD - arm.quality) if taste < 1 else None,
+                user=str(self.user[number]),
+            )
+
+    def chosen(self, percent: int) -> int:
+        """How many of the requests the candidate gets."""
+        return int((self.bucket < percent / 100).sum())
 
     def pairs(self, share: float) -> tuple[ArmStatistics, ArmStatistics]:
         """The champion's answers, and the candidate's to the share that is mirrored to it."""
@@ -82,15 +114,17 @@ def looks(scenario: Scenario, seed: int) -> Iterator[Look]:
     dice = np.random.default_rng(seed)
     count = LOOK_S * REQUESTS_PER_S
     places, trouble = dice.random(USERS), dice.random(USERS) < scenario.troubled
+    pace = scenario.pace * dice.standard_normal(USERS)
     while True:
         user = dice.integers(USERS, size=count)
         fate, taste, bucket = dice.random((3, count))
         outage = OUTAGE * (dice.random() < OUTAGE_SHARE) * scenario.outages
         yield Look(
             scenario,
-            bucket=places[user] if scenario.troubled else bucket,
+            user=user,
+            bucket=places[user] if scenario.sticky else bucket,
             fate=fate,
             failing=np.where(trouble[user], 0.5, scenario.failing + outage),
             taste=taste,
-            log_ms=math.log(MEDIAN_MS) + SIGMA * dice.standard_normal(count),
+            log_ms=math.log(MEDIAN_MS) + pace[user] + SIGMA * dice.standard_normal(count),
         )

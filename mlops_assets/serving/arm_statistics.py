@@ -34,8 +34,7 @@ class ArmStatistics:
     def add(self, observation: Observation) -> None:
         """Count one request. What failed has no answer: neither its latency nor its text counts."""
         self.requests += 1
-        latency, quality = observation.latency_ms, observation.quality
-        sound = math.isfinite(latency) and latency >= 0 and (quality is None or 0 <= quality <= 1)
+        sound, quality = observation.sound, observation.quality
         self.non_finite += not sound
         if observation.failed:
             self.failed += 1
@@ -44,7 +43,7 @@ class ArmStatistics:
         self.refused += observation.refused
         if not sound:
             return
-        self.latencies[latency_step(latency)] += 1
+        self.latencies[latency_step(observation.latency_ms)] += 1
         if quality is not None:
             self.losses[round(1 - quality, SCORE_DIGITS)] += 1
 

@@ -15,9 +15,9 @@ from mlops_assets.serving.arm_statistics import SCORE_DIGITS
 from mlops_assets.serving.experiment_plan import SCALES, ExperimentPlan
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollout_criteria import COMPARED, SPIKES, compared, p_value, spike
+from mlops_assets.serving.rollout_criteria import COMPARED, SPIKES, compared, spike
 from mlops_assets.serving.rollout_evidence import QUALITY, Evidence
-from mlops_assets.serving.sequential import Excess
+from mlops_assets.serving.sequential import Excess, p_value
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, Criterion
 
 A, B = "a", "b"
@@ -128,7 +128,7 @@ class ExperimentTest:
             "split",
             INCONCLUSIVE if broken else PASS,
             f"{self.assigned[A]:,} users have a, {self.assigned[B]:,} b, of halves"
-            f" (p = {p:.2g}, broken below {SPLIT_ALPHA:g}).",
+            f" (p = {p:.2g}, broken up to {SPLIT_ALPHA:g}).",
             {"a": self.assigned[A], "b": self.assigned[B], "p": p},
         )
 
@@ -157,7 +157,7 @@ class ExperimentTest:
                     f"metric/{better}",
                     PASS if peak >= -math.log(alpha) else INCONCLUSIVE,
                     f"{better} ({_text(means[better])}) better than {worse}"
-                    f" ({_text(means[worse])}): p = {p_value(peak):.2g}, shown below {alpha:g}.",
+                    f" ({_text(means[worse])}): p = {p_value(peak):.2g}, shown up to {alpha:g}.",
                     {**numbers, "p": p_value(peak), "alpha": alpha},
                 )
             )

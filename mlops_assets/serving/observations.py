@@ -4,6 +4,7 @@ Everything here can be made again from the request log, so a controller that was
 on where it was.
 """
 
+import math
 from dataclasses import dataclass
 
 from mlops_assets.request_record import RequestRecord
@@ -29,6 +30,14 @@ class Observation:
     latency_ms: float
     quality: float | None = None
     """Score in [0, 1]; None where nobody and nothing scored the answer."""
+    user: str = ""
+    """Who asked, as the log names users; empty for nobody in particular."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether its numbers are such: no time is negative, no score outside its bounds."""
+        latency, quality = self.latency_ms, self.quality
+        return 0 <= latency < math.inf and (quality is None or 0 <= quality <= 1)
 
 
 def counts_as_failure(record: RequestRecord) -> bool:

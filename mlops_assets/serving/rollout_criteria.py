@@ -1,6 +1,5 @@
 """The criteria of a stage, each with its verdict, a sentence for people and its numbers."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from mlops_assets.serving.rollout_evidence import (
     QUALITY,
     QUANTILES,
     REFUSED,
+    Comparison,
     Evidence,
 )
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, Criterion
@@ -53,46 +53,33 @@ def spike(evidence: Evidence, name: str) -> Criterion:
     arms = _measured(evidence, name)
     return Criterion(
         name,
-        FAIL if _harmful(evidence, name) else PASS,
+        FAIL if comparison.p_harm <= comparison.alpha else PASS,
         f"{_percent(arms['candidate'])} of the candidate's answers, {_percent(arms['champion'])}"
-        f" of the champion's; a rise by {comparison.harm.tolerance:.0%} rolls back"
-        f" ({_p_text(comparison.harm.peak, comparison.alpha)}).",
-        _numbers(arms, tolerance=comparison.harm.tolerance, **_evidence_of(evidence, name)),
+        f" of the champion's; a rise by {comparison.harm.tolerance:.0%} rolls back:"
+        f" {_p_text(comparison)}.",
+        _numbers(arms, comparison, tolerance=comparison.harm.tolerance),
     )
 
 
 def compared(evidence: Evidence, name: str, stage: int) -> Criterion:
     """Whether the candidate is worse, is not by the stage's margin, or neither is shown yet."""
     comparison, margin = evidence.comparisons[name], evidence.margins[name][stage]
-    arms, test = _measured(evidence, name), comparison.shown[stage]
-    verdict = FAIL if _harmful(evidence, name) else PASS if test.shown else INCONCLUSIVE
+    arms, test = _measured(evidence, name), comparison.stages[stage]
+    ruled_out = comparison.p_margin(stage)
     text = _milliseconds if name in QUANTILES else _score if name == QUALITY else _percent
     limit = f"{1 + margin:.2f} times" if name in QUANTILES else f"{100 * margin:.3g} points"
-    ruled_out, worse = p_value(test.log_e), comparison.harm
     return Criterion(
         name,
-        verdict,
+        FAIL
+        if comparison.p_harm <= comparison.alpha
+        else PASS
+        if ruled_out <= test.alpha
+        else INCONCLUSIVE,
         f"{name}: {text(arms['candidate'])}, the champion's {text(arms['champion'])}; worse:"
-        f" {_p_text(worse.peak, comparison.alpha)}; worse by {limit}: p = {ruled_out:.2g}, ruled"
-        f" out below {test.alpha:g}.",
-        _numbers(
-            arms,
-            margin=margin,
-            p_margin=ruled_out,
-            release_alpha=test.alpha,
-            **_evidence_of(evidence, name),
-        ),
+        f" {_p_text(comparison)}; worse by {limit}: p = {ruled_out:.2g}, ruled out up to"
+        f" {test.alpha:g}.",
+        _numbers(arms, comparison, margin=margin, p_margin=ruled_out, release_alpha=test.alpha),
     )
-
-
-def _harmful(evidence: Evidence, name: str) -> bool:
-    comparison = evidence.comparisons[name]
-    return comparison.harm.peak >= -math.log(comparison.alpha)
-
-
-def _evidence_of(evidence: Evidence, name: str) -> dict[str, float]:
-    comparison = evidence.comparisons[name]
-    return {"p_harm": p_value(comparison.harm.peak), "alpha": comparison.alpha}
 
 
 def _measured(evidence: Evidence, name: str) -> dict[str, float | None]:
@@ -115,18 +102,16 @@ def _measure(arm: ArmStatistics, name: str) -> float | None:
     return counted / of if of else None
 
 
-def _numbers(arms: Mapping[str, float | None], **more: float) -> dict[str, Any]:
-    numbers = {**arms, **more}
+def _numbers(
+    arms: Mapping[str, float | None], comparison: Comparison, **more: float
+) -> dict[str, Any]:
+    tests = {"p_harm": comparison.p_harm, "alpha": comparison.alpha}
+    numbers = {**arms, **more, **tests, "design_effect": comparison.design_effect}
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def p_value(log_e: float) -> float:
-    """Always valid: the smallest alpha at which this evidence would do."""
-    return math.exp(min(0.0, -log_e))
-
-
-def _p_text(log_e: float, alpha: float) -> str:
-    return f"p = {p_value(log_e):.2g}, shown below {alpha:.2g}"
+def _p_text(comparison: Comparison) -> str:
+    return f"p = {comparison.p_harm:.2g}, shown up to {comparison.alpha:.2g}"
 
 
 def _percent(share: float | None) -> str:

@@ -14,12 +14,14 @@ from mlops_assets.serving.arm_statistics import (
     SCORE_DIGITS,
     ArmStatistics,
     Latencies,
+    latency_step,
     ratio_steps,
     shares,
 )
+from mlops_assets.serving.clustering import Clustering
 from mlops_assets.serving.observations import Observation
 from mlops_assets.serving.release_spec import MOST_LOSS, ReleaseSpec
-from mlops_assets.serving.sequential import Excess, Expected, NonInferiority, Tally
+from mlops_assets.serving.sequential import Excess, Expected, NonInferiority, Tally, p_value
 
 BLOCK_REQUESTS = 3
 """A block has this many requests of each arm at least."""
@@ -57,15 +59,29 @@ class Comparison:
     harm: Excess
     alpha: float
     """Of the harm; a part of the rollout's."""
-    shown: tuple[NonInferiority, ...]
-    """One a stage, in order; empty where nothing has to be shown."""
+    stages: tuple[NonInferiority, ...]
+    """What each stage rules out, in order; empty where nothing has to be shown."""
+    clustering: Clustering = field(default_factory=Clustering)
+    """Of the champion's requests. It weakens what speaks for harm, so that a user who is trouble
+    with any release takes none back. What speaks against harm is taken request by request: with
+    few users of different kinds no margin could ever be ruled out."""
+    design_effect: float = 1.0
 
     def update(self, worse: View, stages: Sequence[View]) -> None:
         """Take in a block as the test for harm and those of the stages see it."""
-        expected = worse.expected
+        expected, self.design_effect = worse.expected, self.clustering.design_effect
         self.harm.update(worse.control, worse.candidate, expected.control, expected.spread)
-        for test, view in zip(self.shown, stages, strict=True):
+        for test, view in zip(self.stages, stages, strict=True):
             test.update(view.control, view.candidate, view.expected)
+
+    @property
+    def p_harm(self) -> float:
+        """p value of "the candidate is no worse", whenever it is read."""
+        return p_value(self.harm.peak, self.design_effect)
+
+    def p_margin(self, stage: int) -> float:
+        """p value of "it is worse by the stage's margin or more", as of now."""
+        return p_value(self.stages[stage].log_e)
 
 
 @dataclass
@@ -124,14 +140,17 @@ class Evidence:
         if observation.arm not in self._arms:
             return
         block = self._block
-        arm = block.control if observation.arm == CHAMPION else block.candidate
-        arm.add(observation)
+        if observation.arm == CHAMPION:
+            block.control.add(observation)
+            self._cluster(observation)
+        else:
+            block.candidate.add(observation)
         block.since = observation.at if block.since is None else block.since
         enough = min(block.control.requests, block.candidate.requests) >= BLOCK_REQUESTS
         if enough and observation.at - block.since >= BLOCK_S:
             self._close()
 
-    def vote(self, arm: str, score: float) -> None:
+    def vote(self, arm: str, score: float, user: str = "") -> None:
         """Count what a user said of an answer of this arm, in [0, 1].
 
         Most answers get no vote, and a vote comes later than its answer: votes form blocks of
@@ -140,9 +159,22 @@ class Evidence:
         votes = self._votes
         side = votes.control if arm == CHAMPION else votes.candidate
         side.losses[round(1 - score, SCORE_DIGITS)] += 1
+        if arm == CHAMPION:
+            self.comparisons[QUALITY].clustering.add(user, 1 - score)
         if min(votes.control.losses.total(), votes.candidate.losses.total()) >= BLOCK_REQUESTS:
             self._votes = Block()
             self.add_block(votes.control, votes.candidate)
+
+    def _cluster(self, one: Observation) -> None:
+        """Count for every measure how alike the requests of one user are."""
+        values: dict[str, float] = {ERRORS: one.failed}
+        if not one.failed and one.sound:
+            step = latency_step(one.latency_ms)
+            values |= {EMPTY: one.empty, REFUSED: one.refused, **dict.fromkeys(QUANTILES, step)}
+            if one.quality is not None:
+                values[QUALITY] = 1 - one.quality
+        for name, value in values.items():
+            self.comparisons[name].clustering.add(one.user, value)
 
     def add_block(self, control: ArmStatistics, candidate: ArmStatistics) -> None:
         """Count requests of both arms that ended at the same time."""
@@ -182,7 +214,7 @@ class Evidence:
                 shares(getattr(candidate, count), getattr(candidate, of)),
                 Expected(rate, rate),
             )
-            yield name, view, [view] * len(self.comparisons[name].shown)
+            yield name, view, [view] * len(self.comparisons[name].stages)
         scored = past.losses.total()
         lost = sum(loss * count for loss, count in past.losses.items())
         loss = _expected_rate(lost, scored, PRIOR_LOSS)

@@ -76,7 +76,7 @@ class Progress:
             if isinstance(event, Observation):
                 self.evidence.add(event)
             else:
-                self.evidence.vote(event.arm, event.score)
+                self.evidence.vote(event.arm, event.score, event.user)
         self._enter(starts, math.inf)
 
     def _enter(self, starts: Sequence[float], now: float) -> None:
@@ -116,6 +116,7 @@ class Vote:
     at: float
     """Seconds since the epoch."""
     score: float
+    user: str
     """In [0, 1]."""
 
 
@@ -150,7 +151,7 @@ def _of_vote(content: dict[str, Any], arms: Arms) -> Vote | None:
     ours = (arm, content["release"]) in ((CHAMPION, arms.stable), (CANARY, arms.candidate))
     if not ours or content["metric"] != RATING or not 0 <= score <= 1:
         return None
-    return Vote(arm, seconds(content["timestamp"]), score)
+    return Vote(arm, seconds(content["timestamp"]), score, str(content.get("user") or ""))
 
 
 def _of_pair(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
@@ -173,6 +174,7 @@ def _observation(arm: str, content: dict[str, Any], failed: bool, tool_calls: bo
         refused=not failed and is_refusal(text),
         # What JSON cannot write comes as null.
         latency_ms=math.nan if latency is None else float(latency),
+        user=str(content.get("user") or ""),
     )
 
 

@@ -174,10 +174,15 @@ class NonInferiority:
             total = _log_sum(total, won - math.log(len(HOPES)))
         return total
 
-    @property
-    def shown(self) -> bool:
-        """Whether a difference of the margin is ruled out as of now."""
-        return self.log_e >= -math.log(self.alpha)
+
+def p_value(log_e: float, design_effect: float = 1.0) -> float:
+    """Always valid: the smallest alpha at which this evidence would do.
+
+    A ``design_effect`` above 1 asks for so many times its logarithm. That errs on the safe side
+    whatever it is and however it changes, and where requests of one user resemble each other it is
+    what makes up for their number.
+    """
+    return math.exp(min(0.0, -log_e / design_effect))
 
 
 def _log_won(tally: Tally, stake: float, at: float) -> float:
