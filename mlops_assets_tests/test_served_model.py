@@ -49,7 +49,7 @@ def store(lineage: LineageRun, tmp_path_factory: pytest.TempPathFactory) -> Arti
     return copy_base(lineage, tmp_path_factory.mktemp("store"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base(store: ArtifactStore) -> Artifact:
     return base_of(store)
 
@@ -73,9 +73,9 @@ def make_bundle(
         spec = FinetuneSpec(**settings)
         model: Any = AutoModelForCausalLM.from_pretrained(store.path(base))
         config = adapter_config(model, spec)
+        torch.manual_seed(1)
         with quiet_libraries():
             model = model if config is None else get_peft_model(model, config)
-        torch.manual_seed(1)
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.requires_grad:
