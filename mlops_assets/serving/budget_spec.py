@@ -87,6 +87,11 @@ class BudgetSpec(BaseModel):
                 raise ValueError(f"{name} = {amount} must be from 0 to 10^15")
         return amounts
 
+    def limits(self, scope: str) -> bool:
+        """Whether any name of the scope has a limit."""
+        entries = (*self.daily_tokens_for, *self.daily_money_for)
+        return bool(self.limit(scope, "")) or any(each.startswith(f"{scope}/") for each in entries)
+
     def limit(self, scope: str, name: str) -> Limit:
         """What this name may use in a day."""
         entry = f"{scope}/{name}"

@@ -91,6 +91,7 @@ class Budgets:
         self._alerts = BudgetAlerts(ledger, spec)
         self._spec = spec
         self._clock = clock
+        self._limited = frozenset(scope for scope in SCOPES if spec.limits(scope))
         self._day = ""
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._reservations: dict[str, tuple[list[Tally], Amount]] = {}
@@ -129,6 +130,8 @@ class Budgets:
         the most that it may write. Raises Refusal when a limit would be passed, and then holds
         nothing.
         """
+        if not self._limited:
+            return
         read = ceil(size / self._spec.bytes_per_token)
         price = cost(self._spec, model, read, answer_tokens)
         amount = Amount(read + answer_tokens, round(price * NANO))
@@ -147,8 +150,9 @@ class Budgets:
         """Count what a request really used; its record is in the log."""
         self.release(record.id)
         self._roll()
-        charged = charge(vars(record))
-        if charged is None or charged.day != self._day:
+        if not self._limited or (charged := charge(vars(record))) is None:
+            return
+        if charged.day != self._day:
             return
         amount = Amount(*(charged.usage.of(unit) for unit in UNITS))
         for scope, name in zip(SCOPES, charged.names, strict=True):
@@ -178,6 +182,8 @@ class Budgets:
 
     def _tally(self, scope: str, name: str) -> Tally | None:
         """None for a name without a limit: nothing is kept in memory for those."""
+        if scope not in self._limited:
+            return None
         if (tally := self._tallies.get((scope, name))) is None:
             if not (limit := self._spec.limit(scope, name)):
                 return None

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-BLOCK = 4 * 1024**2  # bytes that are read at once
+BLOCK = 64 * 1024
+"""Bytes that are read at once: a millisecond of work, after which the thread that answers requests
+gets its turn."""
 
 
 @dataclass(frozen=True)

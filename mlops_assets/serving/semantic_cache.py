@@ -25,6 +25,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.sentence_encoder import packaged_encoder
 from mlops_assets.serving.cache_spec import CacheSpec
 from mlops_assets.serving.cached_answer import CachedAnswer
+from mlops_assets.serving.engine_process import child_environment, launched
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ MOST_WAITING = 16  # lookups; each takes some milliseconds
 LONGEST_START = 120.0  # seconds, for the encoder's library
 LONGEST_REPLY = 10.0  # seconds, then the process hangs
 PAUSE = 30.0  # seconds until a process that died is started again
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")
-"""What the process sees of our environment: no secret."""
 
 
 class SemanticCache:
@@ -134,17 +133,15 @@ class Worker:
     def start(self) -> None:
         """Start the process and wait until it is ready; what fails is logged."""
         self._not_before = time.monotonic() + PAUSE
-        passed = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        passed |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._rest = b""
         with self._lock:
             if self._stopped:
                 return
             self._process = subprocess.Popen(
-                self._command,
+                launched(self._command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=passed,
+                env=child_environment(1),
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for the gateway, which ends it
             )

@@ -91,14 +91,21 @@ def add_up(charges: Iterable[Charge]) -> Totals:
     """The sums of these charges, by day, scope and name."""
     totals: Totals = {}
     for day, names, usage in charges:
-        merge(totals, {Name(day, *of): usage for of in zip(SCOPES, names, strict=True)})
+        for scope, name in zip(SCOPES, names, strict=True):
+            _total(totals, Name(day, scope, name)).add(usage)
     return totals
 
 
 def merge(totals: Totals, more: Totals) -> None:
     """Add ``more`` to ``totals``."""
     for name, usage in more.items():
-        totals.setdefault(name, Usage()).add(usage)
+        _total(totals, name).add(usage)
+
+
+def _total(totals: Totals, name: Name) -> Usage:
+    if (total := totals.get(name)) is None:
+        total = totals[name] = Usage()
+    return total
 
 
 def shown(unit: str, amount: int, currency: str) -> str:
