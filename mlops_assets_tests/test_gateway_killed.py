@@ -8,6 +8,9 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, SHADOW
+from mlops_assets.serving.serving_home import ServingHome
+from mlops_assets.serving.usage_ledger import sum_of_log, usage_ledger
+from mlops_assets.serving.usage_report import differences
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_process import (
@@ -32,13 +35,15 @@ def engine() -> Iterator[EngineProcess]:
 
 
 def test_killed_in_the_midst_of_streams(home: Home, engine: EngineProcess) -> None:
-    """Users lose what they had not got whole; what they had is in the log, once."""
+    """Users lose what they had not got whole; what they had is in the log, once, and charged."""
     promote(home, 1, "a")
+    ledger = usage_ledger(ServingHome.of(home))
     engine.switch("trickle:0.01")
     with serving(home, gateway=hosted(engine)) as gateway:
         with hammering(gateway, 32) as crowd:
             since(crowd)
             gateway.kill()
+            assert differences(ledger) == []
             before = len(crowd.answers)
             gateway.start()
             since(crowd)
@@ -48,6 +53,7 @@ def test_killed_in_the_midst_of_streams(home: Home, engine: EngineProcess) -> No
         assert [why for why in crowd.breaches([V1]) if "cut off" not in why] == []
         assert len(crowd.answers) > before
         assert gateway.unlogged(crowd.answers) == []
+    assert ledger.totals() == sum_of_log(ledger.log)
 
 
 def test_killed_after_any_step_the_next_gateway_goes_on(home: Home, engine: EngineProcess) -> None:
