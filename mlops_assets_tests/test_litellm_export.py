@@ -23,7 +23,6 @@ from mlops_assets.serving.litellm_export import (
     everybody_is_eligible,
 )
 from mlops_assets.serving.release_steps import advance, begin, release_first, roll_back
-from mlops_assets.serving.rollout import StageVerdict
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
 
@@ -104,13 +103,11 @@ def test_the_state_follows_the_ledger_and_the_flags(home: Home, tmp_path: Path) 
     second = promote(home, 2, "b")
     home.ledger.append(begin(second, 5))
     assert told() == (1, 2, 5)
-    home.ledger.append(advance(second, 25, StageVerdict("advance", "fine", ())))
+    home.ledger.append(advance(second, 25, "fine", {}))
     assert told() == (1, 2, 25)
     write_flags(flags, targeting=RULE)
     assert told() == (1, 2, 0)
-    decided = roll_back(read_release(home.ledger.entries(), MODEL), "worse", {})
-    assert decided is not None
-    home.ledger.append(decided)
+    home.ledger.append(roll_back(read_release(home.ledger.entries(), MODEL), "worse", {}))
     assert told() == (1, None, 0)
 
 
