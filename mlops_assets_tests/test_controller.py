@@ -13,6 +13,7 @@ from mlops_assets.promotion.audit import audit
 from mlops_assets.request_record import LEFT
 from mlops_assets.serving.observations import ENGINE_REFUSED
 from mlops_assets.serving.release_spec import ReleaseSpec
+from mlops_assets.serving.release_steps import begin, roll_back
 from mlops_assets_tests.releases import make_bundle
 from mlops_assets_tests.releasing import QUICK, Release
 from mlops_assets_tests.served_homes import promote
@@ -191,6 +192,28 @@ def test_a_killed_controller_goes_on_where_it_was(home: Home) -> None:
     assert outcomes(home)[1:] == ["canary 5", "canary 25"]
 
 
+def test_what_was_decided_on_rows_of_before_is_not_written_behind_new_ones(home: Home) -> None:
+    """A promotion comes while a step, or a rollback, of the one before is decided."""
+
+    async def story() -> None:
+        release = await begun(home)
+        await release.reach("canary 5 v1")
+        known = release.desired.known
+        candidate = known.release.candidate
+        assert candidate is not None
+        promote(home, 3, "c")
+        release.desired.refresh()
+        rows = len(home.ledger.entries())
+        for stale in (begin(candidate, 25), roll_back(known.release, "late", {})):
+            await release.controller._write(stale, known)
+        assert len(home.ledger.entries()) == rows
+        await release.reach("canary 5 v1")
+        assert release.desired.state.candidate.decision.version == 3  # type: ignore[union-attr]
+
+    asyncio.run(story())
+    assert audit(home).problems == ()
+
+
 def test_steps_that_were_changed_on_the_way_do_not_stop_it(home: Home) -> None:
     async def story() -> None:
         first = await begun(home)
@@ -235,7 +258,7 @@ def test_a_rollback_does_not_wait_for_the_ledger(
             again = Release(home)
             again.desired.start()
             again.desired.stop()
-            assert again.desired.on_ledger.stage == "canary"
+            assert again.desired.known.release.stage == "canary"
             assert again.desired.state.candidate is None
             await again.controller.step()
         assert release.where == "canary 5 v1", "no row yet"

@@ -22,7 +22,7 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK, SHADOW, Decision, LedgerEntry, Overtaken
 from mlops_assets.release_state import WAITING, ReleaseState
 from mlops_assets.serving import release_steps
-from mlops_assets.serving.desired_state import DesiredState, Withdrawal
+from mlops_assets.serving.desired_state import DesiredState, Known, Withdrawal
 from mlops_assets.serving.experiment_state import releases_in_experiments
 from mlops_assets.serving.release_engines import Engines, ReleaseEngines
 from mlops_assets.serving.release_spec import ReleaseSpec
@@ -89,8 +89,9 @@ class Controller:
         """Look once, and do what follows."""
         self._tell()
         self._follow_engines()
-        if (decision := await asyncio.to_thread(self._decide)) is not None:
-            await self._write(decision)
+        known = self._desired.known  # one look at the ledger, for deciding and for writing
+        if (decision := await asyncio.to_thread(self._decide, known)) is not None:
+            await self._write(decision, known)
             self._tell()
 
     async def _pause(self) -> None:
@@ -124,9 +125,9 @@ class Controller:
 
     # Decisions
 
-    def _decide(self) -> Decision | None:
+    def _decide(self, known: Known) -> Decision | None:
         """The next row, if there is one to be written. In a thread: the tests take a while."""
-        release = self._desired.on_ledger
+        release = known.release
         candidate = release.candidate
         if candidate is None:
             return self._first(release)
@@ -142,7 +143,8 @@ class Controller:
             return release_steps.begin(candidate, self._first_percent()) if ready else None
         if self.ready(digest) is None and digest not in self._incidents:
             return None  # after a restart: its engine is on its way
-        return self._judged(release, candidate, arms)
+        steps = release_steps.steps_of(known.entries, candidate)
+        return self._judged(release, candidate, arms, steps)
 
     def _first(self, release: ReleaseState) -> Decision | None:
         """The release of what was promoted before any gateway ran, once it can be served."""
@@ -155,8 +157,13 @@ class Controller:
     def _first_percent(self) -> int:
         return 0 if self._spec.shadow_share > 0 else self._spec.next_percent(0)
 
-    def _judged(self, release: ReleaseState, candidate: LedgerEntry, arms: Arms) -> Decision | None:
-        steps = release_steps.steps_of(self._desired.entries, candidate)
+    def _judged(
+        self,
+        release: ReleaseState,
+        candidate: LedgerEntry,
+        arms: Arms,
+        steps: list[LedgerEntry],
+    ) -> Decision | None:
         spec = release_steps.with_steps(self._spec, steps)
         evidence = self._caught_up(spec, release, candidate, arms, steps).evidence
         now = time.time()
@@ -197,10 +204,13 @@ class Controller:
 
     # Rows
 
-    async def _write(self, decision: Decision) -> None:
-        """Append the row; a rollback is in force here before it is written."""
-        rows, candidate = self._desired.entries, self._desired.on_ledger.candidate
-        back = decision.outcome == ROLLED_BACK
+    async def _write(self, decision: Decision, known: Known) -> None:
+        """Append the row; a rollback is in force here before it is written.
+
+        Any other row is written behind those that it was decided on, or not at all. A rollback
+        names the one champion that it undoes, whatever came in between.
+        """
+        candidate, back = known.release.candidate, decision.outcome == ROLLED_BACK
         if back and candidate is not None and candidate.entry not in self._desired.withdrawn:
             logger.warning(
                 "version %d is taken back: %s", candidate.decision.version, decision.reason
@@ -208,7 +218,7 @@ class Controller:
             self._desired.withdraw(candidate, Withdrawal(decision.reason, decision.evidence))
             self._tell()
             await asyncio.to_thread(self._desired.save)
-        ledger, after = self._home.ledger, None if back else rows[-1]
+        ledger, after = self._home.ledger, None if back else known.entries[-1]
         try:
             row = await asyncio.to_thread(ledger.append, decision, None, after)
             logger.info("%s of version %d: %s", row.decision.outcome, row.decision.version,

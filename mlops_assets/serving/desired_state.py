@@ -42,19 +42,25 @@ class Withdrawal:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Known:
+    """The ledger at one moment."""
+
+    entries: tuple[LedgerEntry, ...] = ()
+    release: ReleaseState = field(default_factory=ReleaseState)
+
+
 class DesiredState:
     """The release of one model, read again and again. Its reading side may be any thread."""
 
     def __init__(self, home: Home, model: str, poll_s: float = POLL_S) -> None:
         self.model = model
-        self.entries: tuple[LedgerEntry, ...] = ()
-        """The ledger's rows as they were last read, the whole chain."""
         self.withdrawn: dict[int, Withdrawal] = {}
         """By the entry of the promotion that is no longer served here."""
         self.problem: str | None = None
         """Why the ledger is not heeded now; None while it is."""
         self._home, self._poll_s = home, poll_s
-        self._on_ledger = ReleaseState()
+        self._known = Known()
         self._rows: list[dict[str, Any]] = []
         self._tip: tuple[int, str | None] | None = None
         self._read_at: float | None = None
@@ -67,15 +73,20 @@ class DesiredState:
     @property
     def state(self) -> ReleaseState:
         """What is to be served now: what the ledger says, less what was withdrawn here."""
-        found = self._on_ledger
+        found = self._known.release
         if found.candidate is None or found.candidate.entry not in self.withdrawn:
             return found
         return replace(found, candidate=None, percent=0, stage=ROLLED_BACK)
 
     @property
-    def on_ledger(self) -> ReleaseState:
-        """What the ledger says."""
-        return self._on_ledger
+    def known(self) -> Known:
+        """The ledger as it was last read: its rows, and what they say."""
+        return self._known
+
+    @property
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """The ledger's rows as they were last read, the whole chain."""
+        return self._known.entries
 
     @property
     def age_s(self) -> float | None:
@@ -97,7 +108,7 @@ class DesiredState:
 
     def refresh(self) -> bool:
         """Read the ledger now; returns whether it could be. Raises nothing."""
-        before = self._on_ledger
+        before = self._known.release
         with self._reading:
             try:
                 self._read()
@@ -109,7 +120,7 @@ class DesiredState:
             if self.problem is not None:
                 logger.info("the ledger is read again")
             self.problem, self._read_at = None, time.time()
-        if self._on_ledger != before:
+        if self._known.release != before:
             self.on_change()
         return True
 
@@ -144,7 +155,7 @@ class DesiredState:
                 f"Bring it back from a backup; if it is right as it is, delete {COPY}.",
             )
         release = read_release(entries, self.model)
-        self.entries, self._rows, self._on_ledger = tuple(entries), rows, release
+        self._rows, self._known = rows, Known(tuple(entries), release)
         self._tip = (entries[-1].entry, entries[-1].hash) if entries else None
         if release.candidate is None or release.candidate.entry not in self.withdrawn:
             self.withdrawn = {}  # what was decided here stands on the ledger, or is overtaken
