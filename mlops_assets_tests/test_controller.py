@@ -10,8 +10,8 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK, Ledger
 from mlops_assets.promotion.audit import audit
-from mlops_assets.request_record import LEFT
-from mlops_assets.serving.observations import ENGINE_REFUSED
+from mlops_assets.request_record import CANARY, LEFT
+from mlops_assets.serving.observations import ENGINE_NOT_FINITE, ENGINE_REFUSED
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.release_steps import begin, roll_back
 from mlops_assets_tests.releases import make_bundle
@@ -96,6 +96,12 @@ def no_number(release: Release) -> None:
     release.both(latency_ms=None)
 
 
+def broken_down(release: Release) -> None:
+    """One answer is enough."""
+    release.both(count=10)
+    release.answer("b", CANARY, count=1, status=503, output="", error=ENGINE_NOT_FINITE)
+
+
 def dying(release: Release) -> None:
     release.engines.crashed(make_bundle(release.home, "b").digest)
 
@@ -113,6 +119,7 @@ def swapped(release: Release) -> None:
         (silent, "empty"),
         (declining, "refusals"),
         (no_number, "number"),
+        (broken_down, "number"),
         (dying, "died 1 times"),
         (swapped, "not what was approved"),
     ],

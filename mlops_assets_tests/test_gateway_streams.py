@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.serving.answer import Answer, Events, Garbage
+from mlops_assets.serving.answer import Answer, Events, Garbage, NotFinite
 
 ID, MODEL = "chatcmpl-" + "0" * 32, "tickets"
 
@@ -70,7 +70,7 @@ def test_id_and_model_are_ours_however_they_are_written(raw: bytes) -> None:
         b'{"choices": [{"delta": null}]}',
         b'{"choices": [{"delta": {"content": 3}}]}',
         b'{"choices": [{"delta": {}}, {"delta": {}}]}',
-        b'{"choices": [], "usage": NaN}',
+        b'{"choices": [], "usage"',
     ],
 )
 def test_what_is_no_part_of_an_answer_is_garbage(data: bytes) -> None:
@@ -98,3 +98,18 @@ def test_what_is_no_stream_of_events_is_garbage() -> None:
         Events(100).feed(b"<html>\n\n")
     with pytest.raises(Garbage):
         Events(100).feed(b"x" * 101)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b'{"choices": [], "usage": {"prompt_tokens": NaN}}', NotFinite),
+        (b'{"choices":[{"delta":{},"logprobs":{"a":[-Infinity,0.5]}}]}', NotFinite),
+        (b'{"choices": [{"delta": {"content": ": NaN}"}}', Garbage),
+        (b"NaN of a kind", Garbage),
+    ],
+)
+def test_a_number_that_is_none_is_told_from_other_garbage(data: bytes, kind: type[Garbage]) -> None:
+    with pytest.raises(Garbage) as caught:
+        Answer(ID, MODEL).take_event(data)
+    assert type(caught.value) is kind

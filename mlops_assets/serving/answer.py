@@ -12,14 +12,24 @@ from typing import Any
 
 import orjson
 
+from mlops_assets.serving.observations import ENGINE_NOT_FINITE
 from mlops_assets.serving.refusal import ENGINE, Refusal
 
 EVENT_END = re.compile(rb"\r?\n\r?\n")
+NO_NUMBER = re.compile(rb"(?<=[:\[,\s])-?(?:NaN|Infinity)(?=\s*[,\]}])")
 DONE = b"[DONE]"
 
 
 class Garbage(Exception):
     """The engine's bytes are no answer."""
+
+    code = "engine_garbage"
+
+
+class NotFinite(Garbage):
+    """A number in the engine's answer is none: its arithmetic broke down."""
+
+    code = ENGINE_NOT_FINITE
 
 
 @dataclass(slots=True)
@@ -152,10 +162,20 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        raise Garbage from None
+        raise NotFinite if _holds_no_number(raw) else Garbage from None
     if not isinstance(parsed, dict) or "error" in parsed:
         raise Garbage
     return parsed
+
+
+def _holds_no_number(raw: bytes) -> bool:
+    """Whether it is JSON but for a NaN or an infinity, as Python writes them."""
+    mended, found = NO_NUMBER.subn(b"null", raw)
+    try:
+        orjson.loads(mended)
+    except orjson.JSONDecodeError:
+        return False
+    return found > 0
 
 
 def _spellings(name: str, theirs: Any, ours: str) -> list[tuple[bytes, bytes]]:

@@ -131,8 +131,8 @@ class Chat:
         raw = await self.gateway.relay.complete(upstream, body, headers)
         try:
             answer = call.answer.take_completion(raw)
-        except Garbage:
-            raise broken("engine_garbage") from None
+        except Garbage as garbage:
+            raise broken(garbage.code) from None
         self._acknowledge(call)
         watch.release()
         call.answered = True
@@ -159,8 +159,8 @@ class Chat:
                 await send({"type": "http.response.body", "body": LAST_EVENT})
                 call.answered = True
                 await _read_out(blocks)
-        except Garbage:
-            raise broken("engine_garbage") from None
+        except Garbage as garbage:
+            raise broken(garbage.code) from None
         except TimeoutError:
             raise too_slow("The answer took too long.") from None
 

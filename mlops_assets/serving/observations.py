@@ -13,6 +13,9 @@ ENGINE_REFUSED, ENGINE_BUSY = "refused_by_engine", "engine_busy"
 """Errors with a status below 500 that an engine gave: the caller may be to blame, or a release
 that refuses what the one before it answers. Beside the control arm the two can be told apart."""
 
+ENGINE_NOT_FINITE = "engine_not_finite"
+"""Error of a request whose answer held a number that is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

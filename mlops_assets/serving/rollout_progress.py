@@ -22,7 +22,7 @@ from mlops_assets.refusals import is_refusal
 from mlops_assets.release_state import ReleaseState
 from mlops_assets.request_record import CANARY, CHAMPION, LEFT, RequestRecord
 from mlops_assets.serving.log_tail import Position, blocks
-from mlops_assets.serving.observations import Observation, counts_as_failure
+from mlops_assets.serving.observations import ENGINE_NOT_FINITE, Observation, counts_as_failure
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout_evidence import Evidence
 
@@ -166,14 +166,15 @@ def _of_pair(content: dict[str, Any], arms: Arms) -> Iterator[Observation]:
 
 def _observation(arm: str, content: dict[str, Any], failed: bool, tool_calls: bool) -> Observation:
     text, latency = content["output"], content["latency_ms"]
+    broke_down = content.get("error") == ENGINE_NOT_FINITE
     return Observation(
         arm=arm,
         at=seconds(content["timestamp"]),
         failed=failed,
         empty=not failed and not tool_calls and not text.strip(),
         refused=not failed and is_refusal(text),
-        # What JSON cannot write comes as null.
-        latency_ms=math.nan if latency is None else float(latency),
+        # What JSON cannot write comes as null; an answer with such a number counts as well.
+        latency_ms=math.nan if latency is None or broke_down else float(latency),
         user=str(content.get("user") or ""),
     )
 
