@@ -41,6 +41,7 @@ HEAVY = (
     "aiohttp",
     "prometheus_client",
     "openfeature",
+    "qdrant_client",
 )
 KNOW_STAGES = (
     "definitions.py",

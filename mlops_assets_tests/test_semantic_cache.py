@@ -17,7 +17,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.sentence_encoder import PACKAGE, SentenceEncoder, packaged_encoder
 from mlops_assets.serving import semantic_cache
 from mlops_assets.serving.cache_spec import CacheSpec
-from mlops_assets.serving.semantic_cache import SemanticCache
+from mlops_assets.serving.semantic_cache import SemanticCache, Worker
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 from mlops_assets_tests.small_encoder import make_encoder
@@ -55,9 +55,8 @@ def ask(gateway: RunningGateway, *questions: str) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_a_question_that_means_the_same_gets_the_same_answer(
-    engine: EngineServer, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineServer, encoder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(semantic_cache, "PAUSE", 0.0)
     upstream = upstream_of(engine.url, generation={"temperature": 0})
     settings = {"cache_semantic": True, "cache_encoder": str(encoder)}
     more = {"cache_semantic_threshold": 0.8, "cache_semantic_timeout": 10.0}
@@ -81,9 +80,44 @@ def test_a_question_that_means_the_same_gets_the_same_answer(
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
         assert ask(gateway, SAME)[0] == "miss"  # users notice nothing
-        wait(lambda: cache.ready or ask(gateway, QUESTION)[0] != "miss")
-        wait(lambda: ask(gateway, SAME)[0] == "semantic")
-    assert cache._worker._process is None
+        assert not cache.ready
+
+
+PROCESS = """
+import sys, time
+print('{"ready": true}', flush=True)
+for line in sys.stdin:
+    if "die" in line:
+        break
+    if "hang" in line:
+        time.sleep(60)
+    print('{"said": "x"}', flush=True)
+"""
+
+
+def test_a_process_that_dies_or_hangs_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semantic_cache, "PAUSE", 0.0)
+    monkeypatch.setattr(semantic_cache, "LONGEST_REPLY", 0.3)
+    worker = Worker({})
+    worker._command = [sys.executable, "-S", "-c", PROCESS]
+    assert worker.ask({}) == {"said": "x"}
+    for ending in ("die", "hang"):
+        assert worker.ask({"do": ending}) == {}
+        assert worker._process is None
+        assert worker.ask({}) == {"said": "x"}
+    worker.stop()
+    worker.forget()
+    assert worker.ask({}) == {}
+
+
+def test_a_process_that_cannot_start_is_left_alone_for_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = Worker({})
+    worker._command = [sys.executable, "-S", "-c", """print('{"error": "no encoder"}')"""]
+    assert worker.ask({}) == {}
+    assert not worker.wanted
+    assert "no encoder" in caplog.text
 
 
 def test_a_gateway_without_its_encoder_does_not_start(

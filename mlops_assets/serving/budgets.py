@@ -79,7 +79,8 @@ def _sum(one: Amount, other: Amount) -> Amount:
 
 
 class Budgets:
-    """The limits of one gateway. Every method but ``start`` and ``close`` returns at once."""
+    """The limits of one gateway. Every method but ``start``, ``load`` and ``close`` returns at
+    once."""
 
     def __init__(
         self,
@@ -96,6 +97,8 @@ class Budgets:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._reservations: dict[str, tuple[list[Tally], Amount]] = {}
         self._refused: set[Refused] = set()
+        self._problem = ""
+        """Why the log is not counted now; empty while it is."""
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -234,7 +237,11 @@ class Budgets:
             await asyncio.to_thread(self._project, refused, everybody)
         except LineageError as error:
             self._refused |= refused
-            logger.error("%s Counting goes on when it can.", error)
+            if str(error) != self._problem:  # once, not every second
+                logger.error("%s Counting goes on when it can.", error)
+            self._problem = str(error)
+        else:
+            self._problem = ""
 
     def _project(self, refused: set[Refused], everybody: bool) -> None:
         changed = self._ledger.catch_up()

@@ -7,6 +7,7 @@ answers it, as it does while the process starts or after it has died.
 
 import asyncio
 import logging
+import math
 import os
 import select
 import subprocess
@@ -132,7 +133,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and wait until it is ready; what fails is logged."""
-        self._not_before = time.monotonic() + PAUSE
+        self._not_before = math.inf  # nobody waits for it meanwhile
         self._rest = b""
         with self._lock:
             if self._stopped:
@@ -191,6 +192,7 @@ class Worker:
         if not self._stopped:
             logger.error("the semantic cache has no process for %g s: %s", PAUSE, why)
         self.forget()
+        self._not_before = time.monotonic() + PAUSE
 
     def _reply(self, seconds: float) -> dict[str, Any]:
         """The next line. Raises OSError when the process has ended or says nothing in time."""
