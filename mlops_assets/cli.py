@@ -16,7 +16,7 @@ from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
 from mlops_assets.reproduction_verdict import DIFFERENT
 from mlops_assets.servers import run_servers
-from mlops_assets.serving import export_commands, gateway_commands
+from mlops_assets.serving import experiment_commands, export_commands, gateway_commands
 from mlops_assets.state import read_state
 from mlops_assets.summary import print_summary
 from mlops_assets.termination import ended_by_sigterm
@@ -275,6 +275,7 @@ approval_commands.register(app)
 release_commands.register(app)
 app.command()(usage)
 gateway_commands.register(app)
+experiment_commands.register(app)
 export_commands.register(app)
 
 

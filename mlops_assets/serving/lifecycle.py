@@ -21,6 +21,7 @@ from mlops_assets.serving import api_keys
 from mlops_assets.serving.controller import Controller
 from mlops_assets.serving.desired_state import DesiredState
 from mlops_assets.serving.engine_manager import EngineManager
+from mlops_assets.serving.experiments import watch_guardrails
 from mlops_assets.serving.flags import make_flags
 from mlops_assets.serving.gateway import Gateway
 from mlops_assets.serving.gateway_spec import GatewaySpec, read_settings
@@ -82,11 +83,15 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
     gateway.metrics.watch(state.ledger_age, state.engines_up)
     controlling = asyncio.create_task(controller.run(), name="controller")
     announcing = asyncio.create_task(_announce(state), name="announcements")
+    guarding = asyncio.create_task(
+        watch_guardrails(home, settings.model, lambda: desired.entries, settings.release),
+        name="experiments",
+    )
     try:
         async with gateway.running():
             yield gateway
     finally:
-        for task in (announcing, controlling):
+        for task in (guarding, announcing, controlling):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -62,7 +62,7 @@ class Progress:
         self._arms = arms
         self._begun = seconds(steps[0].at)
         names = (PAIRS,) if self.shadow else (REQUESTS, VOTES)
-        self._logs = {name: _first_segment(serving / name, self._begun) for name in names}
+        self._logs = {name: first_segment(serving / name, self._begun) for name in names}
         self._serving = serving
         self._entered = 1
         self._voted: set[str] = set()
@@ -179,7 +179,7 @@ def _observation(arm: str, content: dict[str, Any], failed: bool, tool_calls: bo
     )
 
 
-def _first_segment(directory: Path, begun: float) -> Position:
+def first_segment(directory: Path, begun: float) -> Position:
     """The first segment that was written to since then: the older ones hold nothing of it."""
     for path in sorted(directory.glob("*.jsonl")):
         if path.stat().st_mtime >= begun:
