@@ -11,12 +11,21 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
-from mlops_assets.serving.release_files import ReleaseFiles
+from mlops_assets.serving.release_files import ReleaseFiles, remove_copies
 from mlops_assets_tests.engine_homes import answer, is_running, managing, until
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.served_homes import promote
 
 pytestmark = pytest.mark.slow
+
+
+def test_what_a_killed_gateway_left_is_removed_but_for_logs(tmp_path: Path) -> None:
+    copy, log = tmp_path / "transformers-1" / "model", tmp_path / "transformers-1.log"
+    copy.mkdir(parents=True)
+    (copy / "model.safetensors").write_text("half of it")
+    log.write_text("why it died")
+    remove_copies(tmp_path)
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def weights(home: Home, entry: LedgerEntry) -> Path:

@@ -73,6 +73,7 @@ def test_its_port_is_kept_for_it() -> None:
         {"engine_threads": 0},
         {"engine_probe_s": 0},
         {"engine_gpu_memory": 1.1},
+        {"engine_adapter_rank": 100},
         {"engine_pasword": "x"},
     ],
 )

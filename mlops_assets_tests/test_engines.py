@@ -120,7 +120,7 @@ def test_an_engine_that_never_comes_up_is_given_up(home: Home, tmp_path: Path) -
 
 def test_an_engine_that_is_only_busy_does_not_hang(home: Home, tmp_path: Path) -> None:
     entry = promote(home, 1, "a")
-    settings = {"engine_probe_s": 0.1, "engine_probe_timeout_s": 0.2}
+    settings = {"engine_probe_s": 0.1, "engine_probe_timeout_s": 0.6, "engine_probe_failures": 1}
 
     async def scenario() -> None:
         async with managing(home, install(tmp_path), **settings) as manager:
@@ -128,13 +128,13 @@ def test_an_engine_that_is_only_busy_does_not_hang(home: Home, tmp_path: Path) -
             with manager.track(upstream.release):
                 await answer(upstream, "a long one [compute: 1.2]")
             await switch(upstream, "hang")
-            for _ in range(20):
+            for _ in range(8):
                 with manager.track(upstream.release):
                     await answer(upstream, "quick [engine: answer]")
-                await asyncio.sleep(0.03)
-            assert manager.state()[0].deaths == 0
+                await asyncio.sleep(0.15)
+            assert manager.state()[0].deaths == 0  # probes hang, users are answered
             state = await until(manager, lambda state: state.deaths == 1)
-            assert "gave no answer in 0.2 s" in state.detail
+            assert "gave no answer in 0.6 s" in state.detail
 
     asyncio.run(scenario())
 

@@ -18,7 +18,7 @@ from mlops_assets.serving.engine_spec import EngineSpec
 from mlops_assets.serving.engine_startup import POLL_S
 from mlops_assets.serving.engine_supervisor import READY, TAMPERED, EngineSupervisor
 from mlops_assets.serving.engines import PLANS, EnginePlan, request_fields
-from mlops_assets.serving.release_files import ReleaseFiles
+from mlops_assets.serving.release_files import ReleaseFiles, remove_copies
 from mlops_assets.serving.served_release import ServedRelease
 from mlops_assets.serving.upstream import Upstream
 
@@ -201,6 +201,7 @@ class EngineManager:
             import aiohttp
 
             self._session = aiohttp.ClientSession(trust_env=False)
+            remove_copies(self.home.root / "serving" / "engines")
         supervisor = EngineSupervisor.of(self.home, self.spec, plan, self._session)
         supervisor.crashed = lambda release: self.crashed(release)
         return supervisor

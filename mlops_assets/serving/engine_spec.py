@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TRANSFORMERS, VLLM, OPENAI, LITELLM = "transformers", "vllm", "openai", "litellm"
 
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for the highest rank: ``MaxLoRARanks`` in ``vllm/config/lora.py``."""
+
 
 class EngineSpec(BaseModel):
     """What starts, watches and stops the engines of a gateway."""
@@ -139,4 +142,6 @@ class EngineSpec(BaseModel):
             raise ValueError(f"engine_url means nothing to the engine `{self.engine}`")
         if self.engine in (OPENAI, LITELLM) and not self.engine_model:
             raise ValueError(f"the engine `{self.engine}` needs engine_model")
+        if self.engine_adapter_rank not in VLLM_RANKS:
+            raise ValueError(f"engine_adapter_rank must be one of {VLLM_RANKS}")
         return self

@@ -229,6 +229,9 @@ class EngineSupervisor:
             await asyncio.sleep(self.spec.engine_probe_s)
             for served in self._healthy():
                 began, used = time.monotonic(), self._cpu_s()
+                if began - served.answered < self.spec.engine_probe_s:
+                    failures = 0  # a user's answer is as good, and a probe may cost money
+                    continue
                 try:
                     await probe(self.session, served.upstream, self.spec.engine_probe_timeout_s)
                     failures = 0
@@ -241,10 +244,10 @@ class EngineSupervisor:
         """Whether users are why a probe that began then was late: an engine that takes one request
         after the other lets it wait while it computes. One that hangs computes nothing."""
         now = time.monotonic()
-        if served.since > began:
+        if served.answered > began:
             return True
         computes = self._cpu_s() - used > BUSY_SHARE * (now - began)
-        in_time = now - served.since < self.spec.engine_busy_s
+        in_time = now - served.waiting < self.spec.engine_busy_s
         return served.in_flight > 0 and computes and in_time
 
     def _cpu_s(self) -> float:

@@ -85,3 +85,9 @@ def verify_copy(copy: Path) -> tuple[Mark, ...]:
             "It is made again from the store when the engine starts again.",
         )
     return before
+
+
+def remove_copies(engines: Path) -> None:
+    """Remove what a gateway that was killed left of its engines, but for their logs."""
+    for path in engines.glob("*/"):
+        shutil.rmtree(path)

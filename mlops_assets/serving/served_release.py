@@ -33,20 +33,22 @@ class ServedRelease:
     """What was changed, if anything was: it is not served any more."""
     draining: bool = False
     in_flight: int = 0
-    since: float = 0.0
-    """When a user's request was last answered; where none is under way, when one last came."""
+    answered: float = 0.0
+    """When a user's request was last answered."""
+    waiting: float = 0.0
+    """Since when users wait without an answer, while any do."""
 
     def begin(self) -> None:
         """A user's request is sent to the engine."""
         if not self.in_flight:
-            self.since = time.monotonic()
+            self.waiting = time.monotonic()
         self.in_flight += 1
 
     def end(self, *, answered: bool) -> None:
         """It is over."""
         self.in_flight -= 1
         if answered:
-            self.since = time.monotonic()
+            self.answered = self.waiting = time.monotonic()
 
     async def verify(self) -> None:
         """Hash every file; notes and tells the fault, if they are not what was approved."""
