@@ -154,6 +154,15 @@ def test_each_threshold_is_told_once_also_after_restarts(
     assert "Used: 100 tokens" in str(webhook[2])
 
 
+def test_of_thresholds_reached_at_once_the_highest_is_told(
+    ledger: UsageLedger, webhook: list[object]
+) -> None:
+    append(ledger, *(line(number) for number in range(9)))
+    for _ in range(2):
+        run_once(make(ledger, daily_tokens_per_key=100))
+    assert titles(webhook) == ["The daily budget of key support has reached 80%"]
+
+
 def test_a_refusal_counts_as_used_up(ledger: UsageLedger, webhook: list[object]) -> None:
     append(ledger, line(1))
 
