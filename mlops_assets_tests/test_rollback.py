@@ -26,7 +26,7 @@ from mlops_assets.serving.release_steps import release_first
 from mlops_assets.serving.release_steps import roll_back as rollback_row
 from mlops_assets.serving.rollback import RolledBack, roll_back
 from mlops_assets.statements import signed
-from mlops_assets_tests.releases import MODEL, enlist, make_bundle, make_gate, stranger
+from mlops_assets_tests.releases import MODEL, enlist, make_bundle, make_gate, request, stranger
 from mlops_assets_tests.served_homes import promote
 
 
@@ -175,7 +175,7 @@ def test_a_stale_signature_is_void(two: Home) -> None:
     assert "it was valid until" in str(find_void(two, row))
 
 
-def test_what_was_rolled_back_is_not_asked_about_again_on_the_same_evidence(two: Home) -> None:
+def test_no_machine_approves_what_was_rolled_back_on_the_same_evidence(two: Home) -> None:
     digest = make_bundle(two, "a").digest
     judged = make_gate(two, make_bundle(two, "b"), digest)
     registered = RegisteredModelRef(MODEL, 2, judged.bundle, judged.report)
@@ -184,6 +184,14 @@ def test_what_was_rolled_back_is_not_asked_about_again_on_the_same_evidence(two:
     assert find_undone(two, registered, judged) == done.entry
     anew = make_gate(two, make_bundle(two, "b"), "another champion")
     assert find_undone(two, registered, anew) is None
+
+
+def test_people_are_asked_again_and_told_of_the_rollback(two: Home) -> None:
+    back(two, reason="wrong tone")
+    again = request(two, 2, "b", now=utc_now())
+    assert again.state == "open"
+    assert "was rolled back since" in again.request.entry.decision.reason
+    assert "wrong tone" in again.request.entry.decision.reason
 
 
 def test_who_was_judged_against_the_candidate_meets_the_restored_one(two: Home) -> None:

@@ -144,7 +144,9 @@ def promotion_decision(
             ref = request.not_requested(registered_model, gate.verdict)
             # The profile lets the run go on, so no failure tells of it.
             alerts.send(stopped_message(run, context.run.job_name, gate))
-        elif undone := request.find_undone(home, registered_model, gate_verdict):
+        elif config.automatic and (
+            undone := request.find_undone(home, registered_model, gate_verdict)
+        ):
             ref = request.rolled_back(undone, registered_model)
         else:
             author = find_author(PACKAGE)

@@ -53,6 +53,8 @@ class Question:
     champion: LedgerEntry | None
     """The champion that the gate compared with, and that the candidate would replace."""
     policy: PromotionSpec
+    undone: LedgerEntry | None = None
+    """The rollback of this very bundle, of which people are told."""
 
     @property
     def id(self) -> str:
@@ -101,7 +103,10 @@ def open_request(
             f"The champion changed since the gate compared {version} with it.",
             MEET_THE_NEW_CHAMPION,
         )
-    question = Question(registered, judged.artifact, judged.report, gate.criteria, champion, policy)
+    undone = find_undone(home, registered, judged)
+    question = Question(
+        registered, judged.artifact, judged.report, gate.criteria, champion, policy, undone
+    )
     found = ask(home, question, author, run, now)
     if found.state == OPEN:
         logger.info("%s waits for approval until %s", version, stamp(found.request.terms.expires))
@@ -154,12 +159,18 @@ def _decision(question: Question, attempt: int, author: str, run: str, now: date
     return Decision(
         key=digest_json({"question": question.id, "attempt": attempt}),
         outcome=REQUESTED,
-        reason=f"passed {passed} of the gate",
+        reason=f"passed {passed} of the gate{_since(question.undone)}",
         model=registered.name,
         version=registered.version,
         bundle=registered.bundle,
         evidence=evidence,
     )
+
+
+def _since(undone: LedgerEntry | None) -> str:
+    if undone is None:
+        return ""
+    return f", and was rolled back since (ledger entry {undone.entry}: {undone.decision.reason})"
 
 
 def _name(artifact: Artifact) -> dict[str, str]:
@@ -195,8 +206,8 @@ def as_champion(home: Home, registered: RegisteredModelRef) -> LedgerEntry | Non
 def find_undone(home: Home, registered: RegisteredModelRef, judged: GateRef) -> LedgerEntry | None:
     """The rollback of this very bundle, where the gate has said nothing new of it since.
 
-    What users took back is not requested again by itself, nor approved by a machine, on the
-    evidence that let it pass before.
+    On the evidence that let it pass before no machine approves it again; people are asked, and
+    told of the rollback.
     """
     entries = [row for row in home.ledger.entries() if row.decision.model == registered.name]
     digest = registered.bundle.digest
@@ -221,7 +232,7 @@ def find_undone(home: Home, registered: RegisteredModelRef, judged: GateRef) -> 
 def rolled_back(undone: LedgerEntry, registered: RegisteredModelRef) -> DecisionRef:
     """What it hands on of a bundle that was rolled back."""
     logger.warning(
-        "nobody is asked about version %d again: it was rolled back at %s (%s)",
+        "no machine approves version %d again: it was rolled back at %s (%s)",
         registered.version,
         undone.at,
         undone.decision.reason,

@@ -41,6 +41,11 @@ class PromotionSpec(BaseModel):
         description="Risk classes that a key of this machine may approve; empty: people alone.",
     )
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the key of a machine may approve."""
+        return self.risk_class in self.automatic_for
+
     @model_validator(mode="after")
     def _can_be_met(self) -> "PromotionSpec":
         if strange := [name for name in self.approvers if not re.fullmatch(NAME, name)]:
