@@ -28,12 +28,13 @@ def _right_answers(engine: EngineServer) -> None:
     engine.switch()
 
 
-def ask(gateway: RunningGateway, key: str | None = None, **others: Any) -> requests.Response:
+def ask(
+    gateway: RunningGateway, key: str | None = None, timeout: float = 20, **others: Any
+) -> requests.Response:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there"}], **others}
     headers = {"Authorization": f"Bearer {key or gateway.key}"}
-    return requests.post(
-        f"{gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=20
-    )
+    url = f"{gateway.url}/v1/chat/completions"
+    return requests.post(url, json=body, headers=headers, timeout=timeout)
 
 
 def test_a_bucket_fills_evenly_and_pays_its_debts() -> None:
@@ -172,6 +173,23 @@ def test_a_caller_who_leaves_is_499_and_stops_the_engine(
         assert (record["status"], record["error"]) == (499, "client_closed_request")
         assert record["output"].startswith("/models/engine:")
         assert record["tokens_out"] >= 1, "what was made for nobody counts"
+
+
+def test_a_caller_who_gives_up_waiting_stops_the_engine_too(
+    engine: EngineServer, tmp_path: Path
+) -> None:
+    engine.switch(always="hang")
+    left = engine.left
+    with serve_gateway(tmp_path, upstream_of(engine.url)) as gateway:
+        with pytest.raises(requests.ReadTimeout):
+            ask(gateway, timeout=0.2)
+        end = time.monotonic() + 5
+        while not gateway.records or engine.left == left:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        record = gateway.records[-1]
+        assert (record["status"], record["tokens_in"], record["tokens_out"]) == (499, 0, 0)
+        assert gateway.gateway.admission.in_flight == 0
 
 
 def test_requests_in_flight_finish_when_the_gateway_stops(
