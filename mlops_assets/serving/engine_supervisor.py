@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +109,8 @@ class EngineSupervisor:
         async with self._lock:
             self.releases.remove(served)
             if self.state == READY:
-                await self._unload(served)
+                with suppress(EngineFault):  # a server that does not hear is restarted without it
+                    await self._unload(served)
 
     async def stop(self) -> None:
         """Stop watching, then the process."""

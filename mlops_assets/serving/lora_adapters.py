@@ -15,7 +15,8 @@ from mlops_assets.serving.engine_probe import EngineFault
 if TYPE_CHECKING:
     import aiohttp
 
-TIMEOUT_S = 120.0
+LOAD_S, UNLOAD_S = 120.0, 10.0
+"""Longest that vLLM may take."""
 EMBEDDINGS = ("embed", "wte", "lm_head")
 """In the names of layers that are no linear layer between others."""
 
@@ -41,20 +42,25 @@ async def load_adapter(
     session: "aiohttp.ClientSession", url: str, name: str, adapter: Path
 ) -> None:
     """Have the server at ``url`` answer as ``name`` with this adapter. Raises EngineFault."""
-    await _post(session, f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter)})
+    body = {"lora_name": name, "lora_path": str(adapter)}
+    await _post(session, f"{url}/load_lora_adapter", body, LOAD_S)
 
 
 async def unload_adapter(session: "aiohttp.ClientSession", url: str, name: str) -> None:
     """Have the server forget the adapter; one that it does not have is no fault."""
-    await _post(session, f"{url}/unload_lora_adapter", {"lora_name": name}, missing=404)
+    await _post(session, f"{url}/unload_lora_adapter", {"lora_name": name}, UNLOAD_S, missing=404)
 
 
 async def _post(
-    session: "aiohttp.ClientSession", url: str, body: dict[str, str], missing: int = 200
+    session: "aiohttp.ClientSession",
+    url: str,
+    body: dict[str, str],
+    timeout_s: float,
+    missing: int = 200,
 ) -> None:
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with session.post(url, json=body, timeout=timeout, allow_redirects=False) as response:
             text = (await response.text())[:200]
