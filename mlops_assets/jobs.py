@@ -184,12 +184,14 @@ def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg
 def champion_restored(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Once for each rollback; one by hand has set the aliases already, and nothing is left."""
     try:
-        champion = Home.from_environment().ledger.champion()
+        entries = Home.from_environment().ledger.entries()
     except LineageError as error:
         return dg.SkipReason(str(error))
-    if champion is None or champion.decision.outcome != ROLLED_BACK:
-        return dg.SkipReason("The last decision about a champion was no rollback.")
+    rollbacks = [row for row in entries if row.decision.outcome == ROLLED_BACK]
+    if not rollbacks:
+        return dg.SkipReason("Nothing was rolled back yet.")
+    last = rollbacks[-1]
     return dg.RunRequest(
-        run_key=f"rollback:{champion.computed}",
-        tags={"mlops/trigger": "rollback", "mlops/reason": champion.decision.reason[:200]},
+        run_key=f"rollback:{last.computed}",
+        tags={"mlops/trigger": "rollback", "mlops/reason": last.decision.reason[:200]},
     )
