@@ -32,7 +32,7 @@ COPY .dvc ./.dvc
 COPY data ./data
 COPY profiles ./profiles
 COPY prompts ./prompts
-COPY workspace.yaml dagster.yaml ./
+COPY workspace.yaml dagster.yaml flags.yaml ./
 # The state, the rebuilt data and DVC's cache are what the unprivileged user may write.
 RUN install -d -o mlops -m 0700 /home/mlops/state /home/mlops/state/dagster \
  && install -o mlops -m 0600 dagster.yaml /home/mlops/state/dagster/dagster.yaml \

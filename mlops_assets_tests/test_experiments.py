@@ -258,6 +258,6 @@ def test_the_commands(served: Served) -> None:
     assert "10 users have a, 10 b" in " ".join(shown.output.split())
     (told,) = json.loads(mlops("status", "--json").stdout)
     assert (told["state"], told["users_needed"] > 100) == ("runs", True)
-    assert mlops("stop", "tone", "--reason", "enough").exit_code == 0
-    assert "ended" in mlops("status", "tone").output
+    assert mlops("stop", "tone", "--reason", "[/] enough").exit_code == 0
+    assert "[/] enough" in mlops("status", "tone").output
     assert mlops("status", "none").exit_code == 1

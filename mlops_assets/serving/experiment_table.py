@@ -15,7 +15,7 @@ from mlops_assets.serving.experiment_test import ExperimentVerdict
 from mlops_assets.serving.experiments import find
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.verdicts import FAIL, PASS
+from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
 
 STYLES = {PASS: "green", FAIL: "red"}
 
@@ -64,7 +64,8 @@ def print_experiments(found: Sequence[Seen]) -> None:
         console.print("There is no experiment. Begin one: mlops experiment start --help")
     for seen in found:
         terms = seen.experiment.terms
-        console.print(f"[bold]{terms.name}[/bold]  {seen.stands}")
+        # As text, not as markup: reasons are what people typed.
+        console.print(Text.assemble((terms.name, "bold"), "  ", seen.stands))
         console.print(
             f"  version {terms.version_a} (a) beside version {terms.version_b} (b), by"
             f" {terms.metric}, for {terms.share:.0%} of the users"
@@ -76,7 +77,9 @@ def print_experiments(found: Sequence[Seen]) -> None:
             f" {terms.users_needed:,} voting users of each",
             markup=False,
         )
-        console.print(f"  [bold]{seen.verdict.winner}[/bold]  {seen.verdict.reason}")
+        won = seen.verdict.winner
+        lead = won if won == INCONCLUSIVE else f"Winner {won}"
+        console.print(Text.assemble("  ", (lead, "bold"), "  ", seen.verdict.reason))
         table = Table(box=None, padding=(0, 2), show_header=False)
         for one in seen.verdict.criteria:
             verdict = Text(one.verdict, STYLES.get(one.verdict, ""))
