@@ -26,7 +26,7 @@ from mlops_assets.serving.rollout_evidence import Evidence
 from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.simulated_traffic import LOOK_S, REQUESTS_PER_S, Look, Scenario, looks
 
-CANARIES, SOME, FEWER = 2000, 500, 200
+CANARIES, SOME, FEWER = 2000, 500, 100
 SPEC = ReleaseSpec()
 Z, TWO_SIDED = float(norm.ppf(0.95)), float(norm.ppf(0.975))
 LIMIT, POINT = 0.05, 0.01
