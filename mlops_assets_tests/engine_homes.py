@@ -1,6 +1,7 @@
 """A manager with a program of ours as its engine, for the tests of engines."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -51,6 +52,17 @@ async def answer(upstream: Upstream, question: str) -> str:
     status, found = await ask(upstream, question)
     assert status == 200, found
     return str(found["choices"][0]["message"]["content"])
+
+
+async def streamed(upstream: Upstream, messages: list[Any]) -> str:
+    """The text of a streamed answer, put together."""
+    body = {**upstream.generation, "model": upstream.model, "messages": messages, "stream": True}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{upstream.url}/chat/completions", json=body) as response,
+    ):
+        events = [json.loads(line[5:]) async for line in response.content if line[:5] == b"data:"]
+    return "".join(each["choices"][0]["delta"].get("content", "") for each in events)
 
 
 async def asked_of(upstream: Upstream) -> list[dict[str, Any]]:

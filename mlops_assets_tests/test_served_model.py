@@ -25,7 +25,7 @@ from mlops_assets.training.adapters import adapter_config, save_weights
 from mlops_assets.training.quiet import quiet_libraries
 from mlops_assets.training.spec import FinetuneSpec
 from mlops_assets_tests.conftest import VERSIONS, LineageRun
-from mlops_assets_tests.engine_homes import ask, is_running
+from mlops_assets_tests.engine_homes import ask, is_running, streamed
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +214,11 @@ def test_the_engine_answers_as_the_evaluation_recorded(lineage: LineageRun, tmp_
                 assert status == 200
                 found[row.id] = said["choices"][0]["message"]["content"]
                 assert set(said["usage"]) >= {"prompt_tokens", "completion_tokens"}
+            for row in rows[:4]:
+                messages = list(with_system(upstream.system, row).prompt)
+                assert await streamed(upstream, messages) == found[row.id]
+            # It computes on a file of its own that nobody can open, or rewrite, any more.
+            assert "model.safetensors (deleted)" in Path(f"/proc/{pid}/maps").read_text()
             assert not list((home.root / "serving" / "engines").rglob("*.safetensors"))
         finally:
             await manager.close()
