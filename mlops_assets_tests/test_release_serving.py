@@ -173,3 +173,22 @@ def test_a_rollback_by_hand_reaches_users_within_seconds(home: Home, engine: Eng
         wait_until(lambda: len(users.served(a, decided)) > 60)
         assert max((at - decided for at in users.served(c, decided)), default=0.0) < WITHIN_S
     assert state(home).stage == "rolled_back"
+
+
+@pytest.mark.slow
+def test_a_gateway_that_starts_without_its_ledger_serves_what_was_in_force(
+    home: Home, engine: EngineServer
+) -> None:
+    promote(home, 1, "a")
+    a = digest(home, "a")
+    with gateway(home, engine, QUICK):
+        wait_until(lambda: state(home).stage == "released")
+    ledger = home.root / "ledger.db"
+    kept = ledger.rename(home.root / "kept.db")
+    ledger.mkdir()  # nothing can be read there
+    with gateway(home, engine, QUICK) as users:
+        wait_until(lambda: len(users.served(a)) > 10)
+        ledger.rmdir()
+        kept.rename(ledger)
+        promote(home, 2, "b")
+        wait_until(lambda: users.served(digest(home, "b")))
