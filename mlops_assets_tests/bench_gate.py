@@ -5,7 +5,6 @@ the whole split, and ten slices under Holm's correction. Beside it stands the ga
 whether the mean is larger.
 """
 
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from mlops_assets.evaluation.gate import judge
 from mlops_assets.evaluation.gate_evidence import Evidence, Suite
 from mlops_assets.evaluation.gate_spec import GateSpec
 from mlops_assets.evaluation.records import TEST
-from mlops_assets.multiple_tests import holm
 from mlops_assets.verdicts import FAIL, PASS, overall
 
 GATES = 2000
@@ -77,8 +75,6 @@ def simulate(
 
     With ``hurt`` they also lose that share of the rows of one product.
     """
-    holm([1.0])
-    gc.freeze()  # statsmodels, loaded now, collects garbage at each call
     count = Count()
     for evidence in _cases(dice, items, difference, gates, hurt):
         criteria, _ = judge(evidence, GREEN, SPEC)
@@ -89,7 +85,6 @@ def simulate(
         assert ours is not None
         assert theirs is not None
         count.larger += bool(ours.mean() > theirs.mean())
-    gc.unfreeze()
     return count
 
 

@@ -1,7 +1,6 @@
 """The gate on slices, suites and a judge's scores: what is worse fails, what is noise does not."""
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,15 +140,6 @@ def test_a_score_that_is_missing_leaves_the_split_without_a_verdict() -> None:
     assert overall(found.values()) == INCONCLUSIVE
 
 
-@pytest.fixture
-def no_garbage() -> Iterator[None]:
-    """statsmodels collects garbage at each call: leave it little to look through."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("no_garbage")
 def test_a_candidate_that_loses_nowhere_is_rarely_held_back_by_slices() -> None:
     """The family-wise rate of false alarms, over gates of ten slices without any difference."""
     dice = np.random.default_rng(4)

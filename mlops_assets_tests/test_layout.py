@@ -33,7 +33,6 @@ HEAVY = (
     "presidio_analyzer",
     "spacy",
     "scipy",
-    "statsmodels",
     "cyclonedx",
     "license_expression",
     "litellm",

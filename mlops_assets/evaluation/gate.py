@@ -37,7 +37,7 @@ from mlops_assets.ledger import FAILED, INCONCLUSIVE, PASSED, Decision, Ledger, 
 from mlops_assets.refs import EvalReportRef, GateRef
 from mlops_assets.verdicts import FAIL, GATE, PASS, Criterion, Gate, overall
 
-LIBRARIES = ("numpy", "scipy", "statsmodels", "junitparser")
+LIBRARIES = ("numpy", "scipy", "junitparser")
 OUTCOMES = {PASS: PASSED, FAIL: FAILED}
 Checks = Mapping[str, CheckResult | None]
 

@@ -1,0 +1,50 @@
+"""Production's records, made up for the tests of monitoring."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.artifacts import ArtifactStore, Recipe
+from mlops_assets.monitoring import drift, prediction_log
+from mlops_assets.refs import (
+    PredictionLogRef,
+    PredictionRecord,
+    Row,
+    SplitsRef,
+    write_jsonl,
+)
+from mlops_assets_tests.conftest import VERSIONS
+
+LOG = prediction_log.PredictionLogSpec(directory="log")
+SPEC = drift.DriftSpec()
+
+
+def record(number: int, text: str = "where is my parcel", **changes: Any) -> PredictionRecord:
+    messages = ({"role": "user", "content": text},)
+    made = PredictionRecord(f"p{number}", "2026-07-01T00:00:00Z", "r", messages, '{"a":"b"}')
+    return replace(made, **changes)
+
+
+def line(number: int, **changes: Any) -> str:
+    return json.dumps(asdict(record(number, **changes)))
+
+
+def make_splits(
+    store: ArtifactStore, rows: Sequence[Row], labels: Mapping[str, tuple[str, ...]]
+) -> SplitsRef:
+    def produce(directory: Path) -> dict[str, Any]:
+        return {"rows": write_jsonl(directory / "train.jsonl", rows)}
+
+    inputs = {"rows": str(hash(tuple(row.id for row in rows)))}
+    artifact = store.build(Recipe("dataset_splits", inputs, {}, "1"), produce)
+    return SplitsRef(artifact, VERSIONS, {"train": len(rows)}, labels)
+
+
+def make_log(
+    store: ArtifactStore, project: Path, records: Sequence[PredictionRecord]
+) -> PredictionLogRef:
+    (project / "log").mkdir(parents=True, exist_ok=True)
+    write_jsonl(project / "log" / "segment.jsonl", records)
+    return prediction_log.collect(store, LOG, project)
