@@ -20,6 +20,7 @@ from mlops_assets_tests.serving_process import (
     wait_for,
     who,
 )
+from mlops_assets_tests.test_gateway_state_faults import locked
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +83,39 @@ def test_what_users_get_takes_it_back(
     failed = [each for each in row.evidence["verdict"]["criteria"] if each["verdict"] == "FAIL"]
     assert criterion in [each["name"] for each in failed]
     assert (row.version, row.outcome) == (1, ROLLED_BACK)
+
+
+def test_a_ledger_that_cannot_be_written_holds_no_rollback_up(
+    gateway: ServingProcess, engine: EngineServer
+) -> None:
+    """Users are back at once, and the row follows when it can."""
+    name = begin(gateway, engine)
+    steps = gateway.steps()
+    with hammering(gateway, 16) as crowd, locked(gateway.home.root / "ledger.db"):
+        since(crowd)
+        engine.switch(by_model={name: "error:500"})
+        wait_for(lambda: not gateway.health()[1]["candidate"] or None, 15, "the rollback")
+        assert who(since(crowd)) == {V1}
+    wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, 15, "its row")
+    assert crowd.breaches([V1, name]) == []
+    assert gateway.unlogged(crowd.answers) == []
+
+
+def test_killed_before_the_rollback_is_written_the_next_gateway_writes_it(
+    gateway: ServingProcess, engine: EngineServer
+) -> None:
+    """What was taken off comes back for nobody, not even for a moment."""
+    name = begin(gateway, engine)
+    steps = gateway.steps()
+    with hammering(gateway, 16) as crowd:
+        with locked(gateway.home.root / "ledger.db"):
+            engine.switch(by_model={name: "error:500"})
+            wait_for(lambda: not gateway.health()[1]["candidate"] or None, 15, "the rollback")
+            gateway.kill()
+        engine.switch()
+        begun = len(crowd.answers)
+        gateway.start()
+        wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, 15, "its row")
+        since(crowd)
+    assert who(crowd.answers[begun:]) == {V1}
+    assert gateway.unlogged(crowd.answers) == []

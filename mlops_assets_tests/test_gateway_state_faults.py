@@ -142,3 +142,24 @@ def test_a_full_disk_under_the_log(home: Home, engine: EngineServer) -> None:
         assert gateway.unlogged(answers) == []
     finally:
         gateway.stop()
+
+
+def test_started_without_its_ledger_it_serves_what_was_in_force(
+    home: Home, engine: EngineServer
+) -> None:
+    """A Postgres that cannot be reached, from the first second on."""
+    promote(home, 1, "a")
+    gateway = ServingProcess(home, gateway=hosted(engine))
+    gateway.start()
+    try:
+        before = gateway.health()[1]["release"]
+        gateway.kill()
+        gateway.environment["MLOPS_LEDGER_URL"] = "postgresql://nobody:hush@127.0.0.1:9/none"
+        gateway.start()
+        (answer,) = gateway.ask("who answers?")
+        assert answer.acknowledged
+        assert gateway.health()[1]["release"] == before
+        assert not gateway.reads_ledger()
+        assert "hush" not in gateway.output.read_text()
+    finally:
+        gateway.stop()
