@@ -126,7 +126,7 @@ def read_stream(answer: Answer) -> Answer:
                 error = content.get("error", error)
                 for choice in content.get("choices", ()):
                     text += choice["delta"].get("content") or ""
-                    finish = choice["finish_reason"] or finish
+                    finish = choice.get("finish_reason") or finish
             except (ValueError, KeyError, TypeError, AttributeError):
                 return _with(answer, broken=True)
     return _with(answer, text=text, finish=finish if done else "", error=error)

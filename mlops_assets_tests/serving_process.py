@@ -23,7 +23,7 @@ from mlops_assets_tests.engine_server import EngineProcess, EngineServer, free_p
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.serving_client import PATIENCE, Answer, Crowd, ask
 
-START = 30.0
+START = 120.0
 """Seconds in which a gateway is ready, on a machine that does other things too."""
 Found = TypeVar("Found")
 IMPATIENT = {"first_byte_timeout": 1.0, "chunk_timeout": 1.0, "total_timeout": 3.0}
@@ -60,6 +60,14 @@ class ServingProcess:
         self.log = home.root / "serving/requests"
         """The request log, as this process sees it."""
         self.port = free_port()
+
+    def __enter__(self) -> "ServingProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind."""
+        if hasattr(self, "process"):
+            self.stop()
 
     def start(self, *, ready: bool = True) -> None:
         """Start it; return when it is ready to answer, or at once."""
@@ -103,7 +111,11 @@ class ServingProcess:
         """End it in good order; returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(START)
+        try:
+            return self.process.wait(START)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """``/health``: its status and what it says; 0 while nobody listens."""
@@ -199,12 +211,9 @@ def serving(
     home: Home, environment: Mapping[str, str] | None = None, **settings: Any
 ) -> Iterator[ServingProcess]:
     """A ready gateway on a home until the block ends."""
-    gateway = ServingProcess(home, environment, **settings)
-    gateway.start()
-    try:
+    with ServingProcess(home, environment, **settings) as gateway:
+        gateway.start()
         yield gateway
-    finally:
-        gateway.stop()
 
 
 def wait_for(what: Callable[[], Found | None], seconds: float, name: str) -> Found:

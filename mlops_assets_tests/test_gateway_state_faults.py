@@ -124,11 +124,10 @@ SMALL_DISK = 'mount -t tmpfs -o size=64k,mode=700 tmpfs "$0" && exec "$@"'
 def test_a_full_disk_under_the_log(home: Home, engine: EngineServer) -> None:
     """A real ENOSPC; once there is room again, answers come again."""
     promote(home, 1, "a")
-    gateway = ServingProcess(home, gateway=hosted(engine))
-    gateway.log.mkdir(parents=True, mode=0o700)
-    gateway.wrapper = (*IN_NAMESPACE, SMALL_DISK, str(gateway.log))
-    gateway.start()
-    try:
+    with ServingProcess(home, gateway=hosted(engine)) as gateway:
+        gateway.log.mkdir(parents=True, mode=0o700)
+        gateway.wrapper = (*IN_NAMESPACE, SMALL_DISK, str(gateway.log))
+        gateway.start()
         gateway.log = Path(f"/proc/{gateway.process.pid}/root{gateway.log}")
         ballast = gateway.log / "ballast"
         ballast.write_bytes(b"\0" * 40_000)
@@ -140,8 +139,6 @@ def test_a_full_disk_under_the_log(home: Home, engine: EngineServer) -> None:
         answers += gateway.ask("and now?")
         assert answers[-1].acknowledged
         assert gateway.unlogged(answers) == []
-    finally:
-        gateway.stop()
 
 
 def test_started_without_its_ledger_it_serves_what_was_in_force(
@@ -149,9 +146,8 @@ def test_started_without_its_ledger_it_serves_what_was_in_force(
 ) -> None:
     """A Postgres that cannot be reached, from the first second on."""
     promote(home, 1, "a")
-    gateway = ServingProcess(home, gateway=hosted(engine))
-    gateway.start()
-    try:
+    with ServingProcess(home, gateway=hosted(engine)) as gateway:
+        gateway.start()
         before = gateway.health()[1]["release"]
         gateway.kill()
         gateway.environment["MLOPS_LEDGER_URL"] = "postgresql://nobody:hush@127.0.0.1:9/none"
@@ -161,5 +157,3 @@ def test_started_without_its_ledger_it_serves_what_was_in_force(
         assert gateway.health()[1]["release"] == before
         assert not gateway.reads_ledger()
         assert "hush" not in gateway.output.read_text()
-    finally:
-        gateway.stop()
