@@ -23,6 +23,8 @@ from mlops_assets_tests.engine_server import EngineProcess, EngineServer, free_p
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.serving_client import PATIENCE, Answer, Crowd, ask
 
+PATIENT = 60.0
+"""Seconds for what takes one or two on a machine that does nothing else."""
 START = 120.0
 """Seconds in which a gateway is ready, on a machine that does other things too."""
 Found = TypeVar("Found")
@@ -253,7 +255,9 @@ def hammering(gateway: ServingProcess, clients: int = 64) -> Iterator[Crowd]:
 def since(crowd: Crowd) -> list[Answer]:
     """What users get in the next moments, questions that were under way left out."""
     begun = len(crowd.answers)
-    wait_for(lambda: len(crowd.answers) > begun + 2 * crowd.clients or None, 10, "more answers")
+    wait_for(
+        lambda: len(crowd.answers) > begun + 2 * crowd.clients or None, PATIENT, "more answers"
+    )
     return crowd.answers[begun + crowd.clients :]
 
 

@@ -1,15 +1,18 @@
 """A candidate that is no good is taken back by itself: users go on with the version before it."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK
+from mlops_assets.serving.desired_state import COPY
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import find_breach, is_clean
 from mlops_assets_tests.serving_process import (
+    PATIENT,
     QUICK,
     V1,
     ServingProcess,
@@ -45,7 +48,7 @@ def gateway(
     home.prepare()
     promote(home, 1, "a")
     with serving(home, gateway=hosted(engine) | RARELY, release=WARY) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, 10, "the first release")
+        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
         yield gateway
 
 
@@ -54,7 +57,7 @@ def begin(gateway: ServingProcess, engine: EngineServer) -> str:
     engine.switch()
     version = 2 + gateway.steps().count(ROLLED_BACK)
     promote(gateway.home, version, f"seed {version}")
-    wait_for(lambda: gateway.steps()[-1] == CANARY or None, 20, "the canary")
+    wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
     return f"release-{version}"
 
 
@@ -73,7 +76,7 @@ def test_what_users_get_takes_it_back(
     with hammering(gateway, 32) as crowd:
         assert who(since(crowd)) == {V1, name}
         engine.switch(by_model={name: reply})
-        wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, 20, "the rollback")
+        wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, PATIENT, "the rollback")
         assert who(since(crowd)) == {V1}
     assert crowd.lost == 0
     wrong = [one for one in crowd.answers if find_breach(one, [V1, name])]
@@ -94,11 +97,17 @@ def test_a_ledger_that_cannot_be_written_holds_no_rollback_up(
     with hammering(gateway, 16) as crowd, locked(gateway.home.root / "ledger.db"):
         since(crowd)
         engine.switch(by_model={name: "error:500"})
-        wait_for(lambda: not gateway.health()[1]["candidate"] or None, 15, "the rollback")
+        wait_for(lambda: not gateway.health()[1]["candidate"] or None, PATIENT, "the rollback")
         assert who(since(crowd)) == {V1}
-    wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, 15, "its row")
+    wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, PATIENT, "its row")
     assert crowd.breaches([V1, name]) == []
     assert gateway.unlogged(crowd.answers) == []
+
+
+def taken_off(gateway: ServingProcess) -> bool:
+    """Whether the gateway has written down, for the next one, what it took off."""
+    copy = gateway.home.root / "serving" / COPY
+    return bool(json.loads(copy.read_bytes())["withdrawn"])
 
 
 def test_killed_before_the_rollback_is_written_the_next_gateway_writes_it(
@@ -110,12 +119,12 @@ def test_killed_before_the_rollback_is_written_the_next_gateway_writes_it(
     with hammering(gateway, 16) as crowd:
         with locked(gateway.home.root / "ledger.db"):
             engine.switch(by_model={name: "error:500"})
-            wait_for(lambda: not gateway.health()[1]["candidate"] or None, 15, "the rollback")
+            wait_for(lambda: taken_off(gateway) or None, PATIENT, "the rollback")
             gateway.kill()
         engine.switch()
         begun = len(crowd.answers)
         gateway.start()
-        wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, 15, "its row")
+        wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, PATIENT, "its row")
         since(crowd)
     assert who(crowd.answers[begun:]) == {V1}
     assert gateway.unlogged(crowd.answers) == []

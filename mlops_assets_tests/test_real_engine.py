@@ -11,7 +11,7 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import RELEASED
 from mlops_assets_tests.conftest import LineageRun
 from mlops_assets_tests.serving_client import Answer, is_clean
-from mlops_assets_tests.serving_process import ServingProcess, serving, wait_for
+from mlops_assets_tests.serving_process import PATIENT, ServingProcess, serving, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,9 @@ def test_a_real_engine_is_killed_comes_back_and_is_not_served_when_changed(
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    wait_for(lambda: gateway.health()[0] == 503 or None, 5, "its end")
+    wait_for(lambda: gateway.health()[0] == 503 or None, PATIENT, "its end")
     refused = ask(gateway)
     assert [(one.status, is_clean(one)) for one in refused] == [(503, True)] * 8
-    wait_for(lambda: not psutil.Process(gateway.process.pid).children() or None, 5, "no engine")
+    wait_for(
+        lambda: not psutil.Process(gateway.process.pid).children() or None, PATIENT, "no engine"
+    )

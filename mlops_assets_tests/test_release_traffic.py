@@ -12,6 +12,7 @@ from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.releases import MODEL, enlist
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_process import (
+    PATIENT,
     QUICK,
     ROLLBACK_S,
     V1,
@@ -40,7 +41,7 @@ def gateway(engine: EngineProcess, home: Home) -> Iterator[ServingProcess]:
     """Version 1 is released, and a gateway serves it."""
     promote(home, 1, "a")
     with serving(home, gateway=hosted(engine), release=QUICK) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, 10, "the first release")
+        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
         yield gateway
 
 
@@ -48,9 +49,9 @@ def test_released_step_by_step_and_rolled_back_by_hand(gateway: ServingProcess) 
     with hammering(gateway) as crowd:
         assert who(since(crowd)) == {V1}
         promote(gateway.home, 2, "b")
-        wait_for(lambda: gateway.steps()[-1] == CANARY or None, 20, "the canary")
+        wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
         canary = since(crowd)
-        wait_for(lambda: gateway.steps()[-1] == RELEASED or None, 30, "the release")
+        wait_for(lambda: gateway.steps()[-1] == RELEASED or None, PATIENT, "the release")
         wait_for(lambda: gateway.serves(2) or None, ROLLBACK_S, "version 2 for all")
         assert who(since(crowd)) == {V2}
         roll_back(gateway.home, "ada", "by hand", enlist(gateway.home, "ada").key)

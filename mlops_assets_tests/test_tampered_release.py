@@ -11,8 +11,8 @@ from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import find_breach
 from mlops_assets_tests.serving_process import (
+    PATIENT,
     QUICK,
-    ROLLBACK_S,
     V1,
     ServingProcess,
     hammering,
@@ -48,18 +48,18 @@ def tamper(home: Home, entry: LedgerEntry) -> None:
 def test_a_changed_byte_is_served_to_nobody(home: Home, engine: EngineServer) -> None:
     first = promote(home, 1, "a")
     with serving(home, gateway=hosted(engine), release=LASTING) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, 10, "the first release")
+        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
         second = promote(home, 2, "b")
         with hammering(gateway, 16) as crowd:
-            wait_for(lambda: gateway.steps()[-1] == CANARY or None, 10, "the canary")
+            wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
             since(crowd)
             tamper(home, second)
-            wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, ROLLBACK_S, "rollback")
+            wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, PATIENT, "rollback")
             assert who(since(crowd)) == {V1}
             assert crowd.breaches() == []
             assert not [one for one in crowd.answers if not one.acknowledged]
         tamper(home, first)
-        wait_for(lambda: gateway.health()[0] == 503 or None, ROLLBACK_S, "its end")
+        wait_for(lambda: gateway.health()[0] == 503 or None, PATIENT, "its end")
         refuses(gateway, engine)
     gateway.start(ready=False)
     gateway.wait_listening()
