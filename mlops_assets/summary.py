@@ -19,6 +19,8 @@ NEXT_COMMANDS = (
     (".venv/bin/mlops status --json", "the same for a machine"),
     ("make run MLOPS_PROFILE=tiny-shifted", "the same on traffic that changed: a drift verdict"),
 )
+LAST_STEPS = 2
+"""Of the release, shown with their reasons."""
 MODELS = ("base", "tuned", "champion", "majority", "tfidf")
 
 
@@ -82,6 +84,9 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
         yield "", f"[bold red]void: {escape(state.void)}[/bold red]"
     if champion:
         yield "Release", escape(release_line(state.release))
+    for step in state.steps[-LAST_STEPS:]:
+        said = f"{step['outcome'].replace('_', ' ')} at {step['at']}: {step['reason']}"
+        yield "", escape(f"{said} (ledger entry {step['entry']})")
     if (drift := state.drift) is not None:
         which = f" in {', '.join(drift.columns)}" if drift.columns else ""
         yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
