@@ -24,7 +24,7 @@ def test_the_tables_are_printed(
 ) -> None:
     for name in ("ALIKE", "HARMFUL"):
         rows = getattr(bench_rollout, name)
-        monkeypatch.setattr(bench_rollout, name, tuple((one, 1) for one, _ in rows[-2:]))
+        monkeypatch.setattr(bench_rollout, name, tuple((one, 1) for one, _ in rows[:2]))
     monkeypatch.setattr(bench_rollout, "FEWER", 1)
     monkeypatch.setattr(bench_rollout, "EXPERIMENTS", 1)
     bench_rollout.rollout()
