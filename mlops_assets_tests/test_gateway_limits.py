@@ -164,7 +164,7 @@ def test_a_caller_who_leaves_is_499_and_stops_the_engine(
                 stream=True,
             ) as stream,
         ):
-            next(stream)
+            next(event for event in stream if event.choices[0].delta.content)
         end = time.monotonic() + 5
         while not gateway.records or engine.left == left:
             assert time.monotonic() < end

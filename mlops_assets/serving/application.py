@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlops_assets.request_record import LEFT
 from mlops_assets.serving.api_keys import ADMIN, CHAT, FEEDBACK, METRICS
@@ -24,13 +25,17 @@ from mlops_assets.serving.refusal import (
 )
 from mlops_assets.serving.server_metrics import CONTENT_TYPE
 
+CHAT_PATH = "/v1/chat/completions"
 Opened = Callable[[], AbstractAsyncContextManager[Gateway]]
 """Gives the gateway, running; ends it where that is its part."""
 MOST_FEEDBACK = 256 * 1024  # bytes
 
 
-def make_app(opened: Opened) -> Starlette:
-    """The application around the gateway that ``opened`` gives when it starts."""
+def make_app(opened: Opened) -> ASGIApp:
+    """The application around the gateway that ``opened`` gives when it starts.
+
+    Chat goes past Starlette's layers, which it needs none of: it answers its own errors.
+    """
     endpoints = Endpoints()
 
     @asynccontextmanager
@@ -39,9 +44,9 @@ def make_app(opened: Opened) -> Starlette:
             endpoints.gateway = endpoints.chat.gateway = gateway
             yield
 
-    return Starlette(
+    rest = Starlette(
         routes=[
-            Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+            Route(CHAT_PATH, endpoints.chat, methods=["POST"]),
             Route("/v1/models", endpoints.models),
             Route("/v1/models/{model}", endpoints.one_model),
             Route("/v1/feedback", endpoints.feedback, methods=["POST"]),
@@ -58,6 +63,15 @@ def make_app(opened: Opened) -> Starlette:
         },
         lifespan=lifespan,
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        is_chat = scope["type"] == "http" and scope["path"] == CHAT_PATH
+        if is_chat and scope["method"] == "POST":
+            await endpoints.chat(scope, receive, send)
+        else:
+            await rest(scope, receive, send)
+
+    return app
 
 
 class Endpoints:

@@ -14,13 +14,14 @@ from types import FrameType
 import typer
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.serving.access_log import log_as_json
 from mlops_assets.serving.application import make_app
 from mlops_assets.serving.gateway import Gateway
+from mlops_assets.serving.http_protocol import GatewayProtocol
 from mlops_assets.serving.lifecycle import Settings, open_gateway, provide_first_key
 from mlops_assets.serving.serving_home import ServingHome
 
@@ -54,12 +55,12 @@ class GatewayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def make_server(app: Starlette) -> GatewayServer:
+def make_server(app: ASGIApp) -> GatewayServer:
     """The server, not yet running."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=GatewayProtocol,
         ws="none",
         lifespan="on",
         access_log=False,  # ours names the key and the trace, and no address
