@@ -8,6 +8,7 @@ import pytest
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK, SHADOW
 from mlops_assets.serving.rollback import roll_back
+from mlops_assets_tests.commands import run_command
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.releases import MODEL, enlist
 from mlops_assets_tests.served_homes import promote
@@ -29,6 +30,9 @@ from mlops_assets_tests.serving_process import (
 
 pytestmark = pytest.mark.slow
 
+ROOM = {"maximum_in_flight": 256}
+"""More than the users take, so that requests are mirrored beside them."""
+
 
 @pytest.fixture
 def engine() -> Iterator[EngineProcess]:
@@ -40,9 +44,15 @@ def engine() -> Iterator[EngineProcess]:
 def gateway(engine: EngineProcess, home: Home) -> Iterator[ServingProcess]:
     """Version 1 is released, and a gateway serves it."""
     promote(home, 1, "a")
-    with serving(home, gateway=hosted(engine), release=QUICK) as gateway:
+    with serving(home, gateway=hosted(engine) | ROOM, release=QUICK) as gateway:
         wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
         yield gateway
+
+
+def status(gateway: ServingProcess) -> tuple[str, int]:
+    """Stage of the release and version that users get, as `mlops status` has it."""
+    told = run_command("mlops", "status", "--json", home=gateway.home.root).json["release"]
+    return told["stage"], told["stable"]["version"]
 
 
 def test_released_step_by_step_and_rolled_back_by_hand(gateway: ServingProcess) -> None:
@@ -50,13 +60,17 @@ def test_released_step_by_step_and_rolled_back_by_hand(gateway: ServingProcess) 
         assert who(since(crowd)) == {V1}
         promote(gateway.home, 2, "b")
         wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
-        canary = since(crowd)
+        begun, told = len(crowd.answers), gateway.health()[1]
+        assert (told["version"], told["stage"]) == (1, CANARY)
         wait_for(lambda: gateway.steps()[-1] == RELEASED or None, PATIENT, "the release")
+        canary = crowd.answers[begun:]
         wait_for(lambda: gateway.serves(2) or None, ROLLBACK_S, "version 2 for all")
         assert who(since(crowd)) == {V2}
+        assert status(gateway) == (RELEASED, 2)
         roll_back(gateway.home, "ada", "by hand", enlist(gateway.home, "ada").key)
         wait_for(lambda: gateway.serves(1) or None, ROLLBACK_S, "version 1 again")
         assert who(since(crowd)) == {V1}
+    assert status(gateway) == (ROLLED_BACK, 1)
     assert gateway.steps() == [RELEASED, SHADOW, CANARY, CANARY, RELEASED, ROLLED_BACK]
     assert crowd.breaches([V1, V2]) == []
     assert crowd.lost == 0
