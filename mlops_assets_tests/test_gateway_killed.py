@@ -61,8 +61,8 @@ def test_killed_after_any_step_the_next_gateway_goes_on(home: Home, engine: Engi
     """Every life writes one row and dies of it; the rows are those of one life."""
     engine.switch()
     promote(home, 1, "a")
-    whole = [RELEASED, SHADOW, CANARY, CANARY, RELEASED]
-    with ServingProcess(home, gateway=hosted(engine), release=QUICK) as gateway:
+    whole, quick = [RELEASED, SHADOW, CANARY, RELEASED], QUICK | {"canary_steps": [50]}
+    with ServingProcess(home, gateway=hosted(engine), release=quick) as gateway:
         gateway.key = gateway.new_key("tests")
         gateway.command = (sys.executable, "-m", "mlops_assets_tests.dying_gateway", "1")
         gateway.url = f"http://127.0.0.1:{gateway.port}/v1"
