@@ -80,7 +80,7 @@ class Release:
         version = stable.decision.version if stable else 0
         return f"{self.state.stage} {self.state.percent} v{version}"
 
-    async def until(self, reached: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, reached: Callable[[], object], seconds: float = 60.0) -> None:
         """Look again and again, as the loop does."""
         async with asyncio.timeout(seconds):
             while not reached():
