@@ -117,6 +117,12 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def saved_steps(root: Path) -> list[int]:
+    """The steps of the checkpoints that lie in the store."""
+    found = ArtifactStore(root).checkpoints.glob("*/step-*")
+    return sorted(int(path.name.removeprefix("step-")) for path in found)
+
+
 def no_tracker() -> AbstractContextManager[TrackedRun]:
     """A run of which nobody is told."""
     return nullcontext(TrackedRun("mlflow-run"))

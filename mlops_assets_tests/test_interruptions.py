@@ -35,6 +35,7 @@ from mlops_assets_tests.small_training import (
     Stopped,
     acting_at_step,
     make_inputs,
+    saved_steps,
     stop,
     train,
     train_until_killed,
@@ -86,19 +87,11 @@ def kill(processes: Any, root: Path, where: str) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def saved_steps(root: Path) -> list[int]:
-    """The steps of the checkpoints that lie in the store."""
-    found = ArtifactStore(root).checkpoints.glob("*/step-*")
-    return sorted(int(path.name.removeprefix("step-")) for path in found)
-
-
 @pytest.mark.parametrize(
     ("deaths", "resumed"),
     [
-        (
-            ["1", "2", "5"],
-            4,
-        ),  # before the first checkpoint; the last at an epoch's end
+        # Before the first checkpoint; the last at an epoch's end.
+        (["1", "2", "5"], 4),
         (["3", "_seal", "_publish"], 2),  # no manifest yet; all written, but not in its place
     ],
 )
