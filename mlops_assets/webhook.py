@@ -115,7 +115,11 @@ def post(url: str, message: Message, timeout: float) -> None:
 
     ``timeout`` is in seconds. A redirection is not followed: it could lead the links elsewhere.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("http", "https"):
         raise Undelivered("its address is not http or https")
     try:
         answer = requests.post(url, json=message.payload(), timeout=timeout, allow_redirects=False)

@@ -105,7 +105,7 @@ def test_what_is_no_success_is_undelivered(
     assert len(webhook) == 1, "a redirection is not followed"
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "secret"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "secret", "http://[secret"])
 def test_only_http_is_spoken_and_no_error_names_the_webhook(url: str) -> None:
     with pytest.raises(Undelivered) as refused:
         post(url, Message("x"), 1)

@@ -1,5 +1,7 @@
 """API keys: what is kept of them, whom they let in, and how fast they are taken back."""
 
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -48,6 +50,27 @@ def test_a_ring_follows_the_file(path: Path) -> None:
     assert ring.find(other) is not None, "a file that cannot be read changes nothing"
     path.unlink()
     assert ring.find(other) is None, "a file that is gone holds no key"
+
+
+def test_a_file_that_can_be_read_again_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revoked by somebody whose file is not ours to read: until its mode is put right."""
+    ring = KeyRing(path)
+    _, token = new_key(path, "search-team", [CHAT])
+    assert ring.find(token) is not None
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(Path, "read_bytes", _forbidden)
+        changed = json.loads(path.read_text())
+        changed["keys"][0]["revoked"] = changed["keys"][0]["created"]
+        path.write_text(json.dumps(changed))
+        assert ring.find(token) is not None
+    end = time.monotonic() + 10
+    while ring.find(token) is not None:  # the kernel's clock of files goes by ticks
+        assert time.monotonic() < end
+        path.chmod(0o600)
+
+
+def _forbidden(_: Path) -> bytes:
+    raise PermissionError
 
 
 def test_a_key_expires(path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_request_beyond_a_limit_is_refused(ledger: UsageLedger, scope: str) ->
     assert refused.value.status == 429
     assert refused.value.type == refused.value.code == "insufficient_quota"
     assert refused.value.retry_after == timedelta(hours=14).total_seconds()
+    assert (b"x-should-retry", b"false") in refused.value.headers()
     assert f"This {scope} has a limit of 100 tokens a day" in refused.value.message
     assert WHO.user not in refused.value.message
     reserve(budgets, "c", 40)

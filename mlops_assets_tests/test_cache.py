@@ -1,5 +1,6 @@
 """The answer cache in the running gateway: what is given twice, and what never is."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,22 @@ import requests
 from mlops_assets.request_record import CANARY, CHAMPION
 from mlops_assets.serving.answer import Answer
 from mlops_assets.serving.api_keys import CHAT, new_key
+from mlops_assets.serving.cache import AnswerCache
+from mlops_assets.serving.cache_spec import CacheSpec
 from mlops_assets.serving.cached_answer import CachedAnswer
+from mlops_assets.serving.chat_request import parse
 from mlops_assets.serving.exact_cache import OVERHEAD, ExactCache
+from mlops_assets.serving.gateway_spec import GatewaySpec
 from mlops_assets.serving.route import Route
+from mlops_assets.serving.upstream import Upstream
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
-from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
+from mlops_assets_tests.gateway_server import (
+    MODEL,
+    RELEASE,
+    RunningGateway,
+    serve_gateway,
+    upstream_of,
+)
 
 QUESTION = "My router blinks red."
 
@@ -222,3 +234,18 @@ def test_the_exact_cache_is_bounded_in_size_and_time() -> None:
     assert cache.find(b"large") is None
     now[0] = 61.0
     assert cache.find(b"a") is None
+
+
+def test_a_question_in_another_name_means_something_else() -> None:
+    """The semantic cache compares texts: what else a message says is part of its scope."""
+    cache, spec = AnswerCache(CacheSpec(cache_exact_mib=1)), GatewaySpec()
+    route = Route(CHAMPION, Upstream(RELEASE, "http://engine/v1", "m"))
+
+    def scope(**said: str) -> str:
+        body = {"messages": [{"role": "user", "content": QUESTION, **said}], "temperature": 0}
+        place = cache.place("team", route, parse(json.dumps(body).encode(), spec), "")
+        assert place is not None
+        return place.scope
+
+    assert scope() == scope(content="Another question")
+    assert len({scope(), scope(name="kim"), scope(name="lee")}) == 3

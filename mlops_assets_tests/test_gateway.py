@@ -112,6 +112,17 @@ def test_the_models(client: openai.OpenAI) -> None:
         (b'{"n": 2}', 400, "n must be 1"),
         (b'{"max_tokens": 100000}', 400, "messages"),
         (b'{"chat_template": "{{ x }}"}', 400, "'chat_template' is not accepted"),
+        (b'{"tool_prompt": "Say yes."}', 400, "'tool_prompt' is not accepted"),
+        (b'{"lora_path": "/x"}', 400, "'lora_path' is not accepted"),
+        (b'{"custom_logit_processor": "x"}', 400, "'custom_logit_processor' is not accepted"),
+        (b'{"messages": [{"role": ["user"], "content": "x"}]}', 400, "role must be one of"),
+        (b'{"tools": ' + b"[" * 300 + b"]" * 300 + b"}", 400, "nested deeper than 200"),
+        (
+            b'{"messages": [{"role": "user", "content": "x", "y": %s}]}'
+            % (b'{"z":' * 300 + b"0" + b"}" * 300),
+            400,
+            "nested deeper than 200",
+        ),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', 400, "not JSON"),
         (b" " * 2**21, 413, "1,024 KiB"),
     ],
@@ -127,6 +138,22 @@ def test_a_bad_body_is_refused(
     )
     assert answer.status_code == status
     assert says in answer.json()["error"]["message"]
+
+
+def test_what_can_be_written_again_is_taken(
+    client: openai.OpenAI, gateway: RunningGateway, engine: EngineServer
+) -> None:
+    """As deep as it may be, and more brackets in a text than that."""
+    deepest: object = {}
+    for _ in range(196):
+        deepest = [deepest]
+    body = {"tools": deepest, "temperature": None, "service_tier": "auto"}
+    asked = [{"role": "user", "content": "[{" * 300}]
+    client.chat.completions.create(model=MODEL, messages=asked, extra_body=body)  # type: ignore[arg-type]
+    assert engine.asked[-1].body["tools"] == deepest
+    assert engine.asked[-1].body["temperature"] == 0.0, "null takes nothing of the bundle away"
+    assert "service_tier" not in engine.asked[-1].body
+    assert gateway.records[-1]["messages"] == asked
 
 
 @pytest.mark.parametrize(

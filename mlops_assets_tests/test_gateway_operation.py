@@ -106,6 +106,21 @@ def test_the_access_log_tells_who_and_what_and_no_text(
             assert unsaid.encode() not in written.getvalue()
 
 
+def test_an_access_log_that_cannot_be_written_costs_no_answer(
+    engine: EngineServer, tmp_path: Path
+) -> None:
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        serve_gateway(
+            tmp_path,
+            upstream_of(engine.url),
+            prepare=lambda gateway: setattr(gateway, "access_log", make_access_log(full)),  # type: ignore[arg-type]
+        ) as gateway,
+    ):
+        assert [ask(gateway, stream).status_code for stream in (False, True)] == [200, 200]
+        assert [record["status"] for record in gateway.records] == [200, 200]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_when_the_log_is_full_nobody_gets_an_answer_that_is_not_in_it(
     engine: EngineServer, tmp_path: Path, stream: bool

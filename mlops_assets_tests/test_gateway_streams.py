@@ -84,7 +84,7 @@ def test_what_is_no_part_of_an_answer_is_garbage(data: bytes) -> None:
         (b": keep-alive\n\n", []),
         (b"data:{}\n\n", [b"{}"]),
         (b"event: message\nid: 7\ndata: {}\n\n", [b"{}"]),
-        (b"data: {\ndata: }\n\n", [b"{\n}"]),
+        (b"data: {\ndata: }\n\n", [b"{ }"]),
         (b"data: [DONE]\n\n", [b"[DONE]"]),
         (b"\n\n\n\n", []),
     ],

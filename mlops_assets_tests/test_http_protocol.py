@@ -17,7 +17,9 @@ ENOUGH = 65_536
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     with (
         serve_engine() as engine,
-        serve_gateway(tmp_path_factory.mktemp("home"), upstream_of(engine.url)) as gateway,
+        serve_gateway(
+            tmp_path_factory.mktemp("home"), upstream_of(engine.url), body_timeout=0.5
+        ) as gateway,
     ):
         yield gateway
 
@@ -60,6 +62,14 @@ def test_a_caller_who_asks_whether_to_go_on_is_told_at_once(gateway: RunningGate
         assert caller.recv(ENOUGH).startswith(b"HTTP/1.1 100 ")
         caller.sendall(body)
         assert caller.recv(ENOUGH).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("sent", [0, 10])
+def test_a_body_that_does_not_come_is_not_waited_for(gateway: RunningGateway, sent: int) -> None:
+    head, body = question(gateway)
+    with connect(gateway) as caller:
+        caller.sendall(head + body[:sent])
+        assert caller.recv(ENOUGH).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize(

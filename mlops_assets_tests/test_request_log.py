@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.prediction_log import PredictionLogSpec, collect
 from mlops_assets.request_record import SHADOW, RequestRecord
-from mlops_assets.serving.request_log import SegmentLog
+from mlops_assets.serving.request_log import LogFailed, SegmentLog
 from mlops_assets_tests.gateway_server import read_log
 
 MIB = 1024**2
@@ -45,6 +47,36 @@ def test_records_come_back_in_order_over_segments(tmp_path: Path) -> None:
     assert [each["id"] for each in read_log(log.directory)] == [record(n).id for n in range(20)]
     assert len(list(log.directory.glob("*.jsonl"))) > 5
     assert all(path.stat().st_size <= 1000 for path in log.directory.glob("*.jsonl"))
+
+
+def test_whoever_syncs_waits_for_a_sync_that_is_under_way(
+    log: SegmentLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a vote would be acknowledged that another thread is about to bring to the disk."""
+    begun, go_on, kept = threading.Event(), threading.Event(), []
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        kept.append(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    log.append(record(1))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(log.sync)
+        assert begun.wait(10)
+        second = threads.submit(log.sync)
+        assert not wait([second], 0.05).done
+        go_on.set()
+        first.result()
+        second.result()
+    assert len(kept) == 1
+
+
+def test_what_is_no_json_is_not_in_the_log(log: SegmentLog) -> None:
+    with pytest.raises(LogFailed, match="no JSON"):
+        log.append({"number": 2**64})
+    assert read_log(log.directory) == []
 
 
 def test_a_torn_line_of_a_killed_predecessor_costs_that_line_alone(tmp_path: Path) -> None:

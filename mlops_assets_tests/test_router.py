@@ -51,7 +51,7 @@ class World:
     def __post_init__(self) -> None:
         self.digests = {name: make_bundle(self.home, name).digest for name in "abc"}
         self.names = {digest: name for name, digest in self.digests.items()}
-        self.ready = set("abc")
+        self.ready, self.failed = set("abc"), set[str]()
         self.story, self.told = Story(self.home), Told(())
         self.router = Router(
             self.told,
@@ -60,6 +60,7 @@ class World:
             self.flags,  # type: ignore[arg-type]
             self.shadow_share,
             chance=lambda: 0.5,
+            withheld=lambda digest: self.names[digest] in self.failed,
         )
 
     def upstream(self, digest: str) -> Upstream | None:
@@ -163,3 +164,12 @@ def test_without_a_ready_champion_callers_are_told_to_wait(world: World) -> None
             told[refusal.status, bool(refusal.retry_after)] += 1
     # The canary's users have an engine; the others never get the candidate in its place.
     assert set(told) == {(CANARY, "b", "-"), (503, True)}
+
+
+@pytest.mark.parametrize(("failed", "code"), [("", "model_starting"), ("a", "release_withheld")])
+def test_who_gets_nothing_is_told_whether_to_wait(world: World, failed: str, code: str) -> None:
+    world.tell(RELEASED)
+    world.ready, world.failed = set(), set(failed)
+    with pytest.raises(Refusal) as refused:
+        world.route("u")
+    assert (refused.value.status, refused.value.code) == (503, code)

@@ -70,8 +70,13 @@ def test_a_changed_byte_is_served_to_nobody(home: Home, engine: EngineServer) ->
 
 
 def refuses(gateway: ServingProcess, engine: EngineServer) -> None:
-    """Users get a clean error, and the engine is not even asked."""
+    """Users get a clean error that says why, and the engine is not even asked."""
     asked = engine.count
-    answers = gateway.ask("anybody?", "nobody?")
-    assert [(one.status, find_breach(one)) for one in answers] == [(503, None)] * 2
+
+    def told() -> bool | None:
+        answers = gateway.ask("anybody?", "nobody?")
+        assert [(one.status, find_breach(one)) for one in answers] == [(503, None)] * 2
+        return all(one.error and one.error["code"] == "release_withheld" for one in answers) or None
+
+    wait_for(told, PATIENT, "the reason")
     assert engine.count == asked

@@ -155,7 +155,8 @@ def _data(event: bytes) -> bytes:
     lines = [line for line in event.splitlines() if line.startswith(b"data:")]
     if not lines and event.strip() and not event.lstrip().startswith((b":", b"event:", b"id:")):
         raise Garbage
-    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)
+    # One line again, as it goes on: JSON takes a space wherever it takes the end of a line.
+    return b" ".join(line[5:].removeprefix(b" ") for line in lines)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -174,7 +174,8 @@ class KeyRing:
         key."""
         try:
             found = os.stat(self._path)
-            version = (found.st_mtime_ns, found.st_ino, found.st_size)
+            # The time of a change of its mode or owner, too: it may be read then.
+            version = (found.st_ctime_ns, found.st_ino, found.st_size)
         except OSError:
             version = None
         if version == self._version:

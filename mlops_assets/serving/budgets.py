@@ -23,14 +23,13 @@ from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.budget_alerts import BudgetAlerts, Refused
 from mlops_assets.serving.budget_spec import BudgetSpec
 from mlops_assets.serving.prices import cost
-from mlops_assets.serving.refusal import Refusal
+from mlops_assets.serving.refusal import QUOTA, Refusal
 from mlops_assets.serving.usage import NANO, SCOPES, UNITS, Limit, Name, charge, shown
 from mlops_assets.serving.usage_ledger import UsageLedger
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two looks at the log
-INSUFFICIENT_QUOTA = "insufficient_quota"
 
 
 class Names(NamedTuple):
@@ -205,12 +204,12 @@ class Budgets:
             )
             raise Refusal(
                 429,
-                INSUFFICIENT_QUOTA,
+                QUOTA,
                 f"This {scope} has a limit of {limit} a day: {used} are used, {held} are held for"
                 f" requests under way, and this request may take {wanted}. The next day begins at"
                 " 00:00 UTC.",
                 self._until_tomorrow(),
-                code=INSUFFICIENT_QUOTA,
+                code=QUOTA,
             )
 
     def _until_tomorrow(self) -> float:

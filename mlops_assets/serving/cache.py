@@ -88,7 +88,7 @@ class AnswerCache:
         )
         return Place(
             key=_digest([owner, request.messages]),
-            scope=_digest([owner, before]).hex(),
+            scope=_digest([owner, before, {**last, "content": ""}]).hex(),
             question=last["content"] if single else "",
             epoch=self._epoch,
             look=not directives & {"no-cache", "no-store"},

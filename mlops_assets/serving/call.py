@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from mlops_assets.request_record import RequestRecord
+from mlops_assets.request_record import LEFT, RequestRecord
 from mlops_assets.serving.answer import Answer
 from mlops_assets.serving.api_keys import ApiKey
 from mlops_assets.serving.cache import MISS, Place
@@ -41,6 +41,8 @@ class Call:
     place: Place | None = None
     """Where its answer is kept; None where it is not."""
     cached: str = ""
+    asked: bool = False
+    """Whether an engine was asked."""
     first_byte: float | None = None
     """When the first byte of a streamed answer went out."""
     answered: bool = False
@@ -92,14 +94,15 @@ class Call:
         )
 
     def _tokens(self, status: int) -> tuple[int, int]:
-        """What the engine read and wrote, or about that: whoever leaves in the middle of a stream
-        has had it made, too."""
+        """What the engine read and wrote, or about that: whoever leaves has had it read, and what
+        was made until then, too."""
         answer = self.answer
         if self.cached:
             return 0, 0
         if answer.tokens_in is not None and answer.tokens_out is not None:
             return answer.tokens_in, answer.tokens_out
-        if (status != 200 and not answer.pieces) or self.request is None:
+        left = status == LEFT and self.asked
+        if (status != 200 and not answer.pieces and not left) or self.request is None:
             return 0, 0
         asked = sum(len(each.get("content") or "") for each in self.request.messages)
         written = max(answer.pieces, math.ceil(len(answer.text) / LETTERS_PER_TOKEN))

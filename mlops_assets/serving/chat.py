@@ -181,6 +181,7 @@ class Chat:
         names = Names(call.key.name, call.user, call.feature, upstream.prompt)
         answer_tokens = call.request.longest_answer(upstream, most)
         self.gateway.budgets.reserve(call.id, names, upstream.model, len(body), answer_tokens)
+        call.asked = True
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",

@@ -13,22 +13,24 @@ from mlops_assets.serving.refusal import NOT_FOUND, Refusal, invalid
 from mlops_assets.serving.upstream import Upstream
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-REFUSED = frozenset(
+PASSED_ON = frozenset(
     {
-        # Engines read these beyond the OpenAI protocol: they change the prompt that was approved,
-        # load code, reach the network or cost without bound.
-        *("add_generation_prompt", "chat_template", "chat_template_kwargs", "documents"),
-        *("continue_final_message", "echo", "generation_config", "logits_processors"),
-        *("mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params", "vllm_xargs"),
-        *("best_of", "use_beam_search", "ignore_eos", "min_tokens", "prompt_logprobs"),
-        *("guided_regex", "guided_grammar", "guided_decoding_backend", "structured_outputs"),
-        *("cache_salt", "priority", "request_id", "return_token_ids", "truncate_prompt_tokens"),
-        # What OpenAI's servers have and an engine of ours has not.
-        *("audio", "modalities", "prediction", "store", "web_search_options", "background"),
+        *("messages", "model", "stream", "stream_options", "n", "stop", "seed"),
+        *("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias"),
+        *("logprobs", "top_logprobs", "response_format", "reasoning_effort", "verbosity"),
+        *("tools", "tool_choice", "parallel_tool_calls"),
+        # Samplers that open engines have beside the protocol's.
+        *("top_k", "min_p", "repetition_penalty"),
     }
 )
+"""Every other field is refused: engines know many that change the prompt that was approved,
+exchange the adapter, load code, reach the network or cost without bound, and new ones come."""
 OURS = frozenset({"metadata", "user", "max_completion_tokens", "max_tokens"})
 """Fields that are for the gateway: the engine gets none of them as they came."""
+IGNORED = frozenset({"safety_identifier", "prompt_cache_key", "service_tier"})
+"""What clients tell OpenAI's servers about themselves; no engine gets it."""
+DEEPEST = 200
+"""Levels of a body's nesting. JSON is read four times as deep as it is written."""
 MOST_ATTRIBUTES = 16
 LONGEST_USER = 256
 LONGEST_FEATURE = 64
@@ -83,15 +85,19 @@ def parse(body: bytes, spec: GatewaySpec) -> ChatRequest:
         raise invalid(f"The body is not JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise invalid("The body is not a JSON object.")
-    if unwanted := REFUSED & fields.keys():
-        name = min(unwanted)
+    if unwanted := fields.keys() - PASSED_ON - OURS - IGNORED:
+        name = min(unwanted)[:100]
         raise invalid(f"The field {name!r} is not accepted here.", name, "unsupported_parameter")
+    _check_depth(body, fields)
     if fields.get("n") not in (None, 1):
         raise invalid("n must be 1: ask again for another answer.", "n")
     messages = _messages(fields.get("messages"), spec.maximum_messages)
     stream = _of_type(fields, "stream", bool, False)
     request = ChatRequest(
-        fields={name: value for name, value in fields.items() if name not in OURS},
+        # Null is what is not said: it takes no setting of the bundle away.
+        fields={
+            name: value for name, value in fields.items() if name in PASSED_ON and value is not None
+        },
         messages=messages,
         model=_of_type(fields, "model", str, ""),
         stream=stream,
@@ -127,6 +133,23 @@ def parse_feature(header: str) -> str:
     return header
 
 
+def _check_depth(body: bytes, fields: Any) -> None:
+    """Raises Refusal (400) for what could be read and could not be written again."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return
+    level = [fields]
+    for _ in range(DEEPEST):
+        if not (level := [each for one in level for each in _inside(one)]):
+            return
+    raise invalid(f"The body is nested deeper than {DEEPEST} levels.")
+
+
+def _inside(value: Any) -> list[Any]:
+    """The lists and objects that a list or object holds."""
+    held = value.values() if isinstance(value, dict) else value
+    return [each for each in held if isinstance(each, list | dict)]
+
+
 def _messages(given: Any, most: int) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not given:
         raise invalid("messages must be a list with at least one message.", "messages")
@@ -138,13 +161,14 @@ def _messages(given: Any, most: int) -> list[dict[str, Any]]:
 def _message(given: Any, where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise invalid(f"{where} is not an object.", where)
-    if given.get("role") not in ROLES:
+    role = given.get("role")
+    if not isinstance(role, str) or role not in ROLES:
         raise invalid(f"{where}.role must be one of {', '.join(sorted(ROLES))}.", f"{where}.role")
     content = given.get("content")
     if isinstance(content, str):
         return given
     if content is None:
-        if given["role"] == "assistant" and given.get("tool_calls"):
+        if role == "assistant" and given.get("tool_calls"):
             return given
         raise invalid(f"{where}.content is missing.", f"{where}.content")
     return {**given, "content": _text(content, f"{where}.content")}

@@ -70,6 +70,10 @@ class Controller:
         """The bytes of a bundle are not those that were approved."""
         self._report(digest, replace(self._of(digest), digest_mismatch=True))
 
+    def withheld(self, digest: str) -> bool:
+        """Whether a release is not served because it failed: its files, or its engine's start."""
+        return digest in self._engines.failures or self._of(digest).digest_mismatch
+
     async def run(self) -> None:
         """Go on until cancelled. A failure of one look is logged; the next one follows."""
         loop = asyncio.get_running_loop()

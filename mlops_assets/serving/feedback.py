@@ -76,8 +76,6 @@ class Feedback:
     ) -> None:
         """``requests`` is the directory of the request log; ``hash_user`` gives the name that a
         tenant's user has there."""
-        self.observers: list[Callable[[FeedbackRecord], None]] = []
-        """Called with every vote that is in the log, in the event loop: they must not wait."""
         self._log, self._requests, self._settings = log, requests, settings
         self._hash_user = hash_user
         self._searches = asyncio.Semaphore(SEARCHES)
@@ -114,8 +112,6 @@ class Feedback:
             experiment=dict(request.experiment),
         )
         await self._write(record)
-        for observe in self.observers:
-            observe(record)
         return record
 
     async def _find(self, vote: Vote, tenant: str) -> RequestRecord:

@@ -77,8 +77,6 @@ class Gateway:
         """Says for ``/admin/state`` what ``describe`` leaves out."""
         self.track: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
         """Counts a request as under way at the engine of a release."""
-        self.observers: list[Callable[[RequestRecord], None]] = []
-        """Called with every record that is in the log, in the event loop: they must not wait."""
         self.started = time.time()
         self._salt = files.salt()
         self.votes = Feedback(self.feedback, files.requests, spec, self.hash_user)
@@ -172,7 +170,7 @@ class Gateway:
         return hmac.digest(self._salt, f"{tenant}\0{user}".encode(), "sha256").hex()
 
     def take_down(self, call: Call, status: int, error: str) -> None:
-        """Record what became of a call, once; then count it, and tell who observes.
+        """Record what became of a call, once; then count it, and have the shadow answer it too.
 
         Raises LogFailed: then the call is open still.
         """
@@ -195,16 +193,8 @@ class Gateway:
         else:
             self.budgets.release(call.id)
         self._count(call, record, status, error)
-        if record is not None:
+        if record is not None and logged:
             self.shadow.offer(call, record)
-            self._tell(record)
-
-    def _tell(self, record: RequestRecord) -> None:
-        for observe in self.observers:
-            try:
-                observe(record)
-            except Exception:  # the record is in the log: its caller gets the answer
-                logger.exception("an observer of requests failed")
 
     def _count(self, call: Call, record: RequestRecord | None, status: int, error: str) -> None:
         key = call.key.name if call.key else ""
@@ -223,5 +213,6 @@ class Gateway:
             line |= {"ms": record.latency_ms, "tokens_in": tokens[0], "tokens_out": tokens[1]}
         if error:
             line["error"] = error
-        self.access_log.info(LINE, **line)
+        with suppress(OSError):  # nobody reads it, or its disk is full: the request log has it
+            self.access_log.info(LINE, **line)
         call.trace.end(status, request_id=call.id, arm=arm, release=release)

@@ -38,14 +38,9 @@ async def read_body(
         raise invalid("The content length is no number.")
     if int(length) > most:
         raise _too_large(most)
-    message = await _receive(receive)
-    if not message["more_body"]:
-        body: bytes = message["body"]
-        _check_size(body, most)
-        return body
     try:
         async with asyncio.timeout(timeout):
-            return await _rest(receive, message["body"], most)
+            return await _read(receive, most)
     except TimeoutError:
         raise Refusal(408, INVALID_REQUEST, "The body did not arrive in time.") from None
 
@@ -107,19 +102,15 @@ async def _receive(receive: Receive) -> dict[str, Any]:
     return {"body": message.get("body", b""), "more_body": message.get("more_body", False)}
 
 
-async def _rest(receive: Receive, first: bytes, most: int) -> bytes:
-    body, more = bytearray(first), True
+async def _read(receive: Receive, most: int) -> bytes:
+    body, more = bytearray(), True
     while more:
         message = await _receive(receive)
         body += message["body"]
-        _check_size(body, most)
+        if len(body) > most:
+            raise _too_large(most)
         more = message["more_body"]
     return bytes(body)
-
-
-def _check_size(body: bytes | bytearray, most: int) -> None:
-    if len(body) > most:
-        raise _too_large(most)
 
 
 def _too_large(most: int) -> Refusal:

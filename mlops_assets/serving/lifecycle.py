@@ -64,7 +64,14 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
     manager = EngineManager(home, settings.gateway, lambda: desired.entries or None)
     controller = Controller(home, desired, manager, settings.release, files.root)
     flags = make_flags(settings.gateway.flags, settings.gateway.growthbook)
-    router = Router(desired, settings.model, controller.ready, flags, settings.release.shadow_share)
+    router = Router(
+        desired,
+        settings.model,
+        controller.ready,
+        flags,
+        settings.release.shadow_share,
+        withheld=controller.withheld,
+    )
     state = ServedState(desired, manager)
     gateway = Gateway(
         files,

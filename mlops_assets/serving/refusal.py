@@ -17,6 +17,8 @@ OVERLOADED = "overloaded_error"
 ENGINE = "engine_error"
 TIMEOUT = "timeout_error"
 SERVER = "server_error"
+QUOTA = "insufficient_quota"
+"""A budget is spent: type and code, as OpenAI's servers say it."""
 
 
 class Refusal(Exception):
@@ -60,6 +62,8 @@ class Refusal(Exception):
         found = []
         if self.retry_after is not None:
             found.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
+        if self.type == QUOTA:
+            found.append((b"x-should-retry", b"false"))  # the official client would, at once
         if self.status == 401:
             found.append((b"www-authenticate", b'Bearer realm="mlops"'))
         return found

@@ -11,6 +11,7 @@ The lines hold what people wrote: files are 0600, in a directory of 0700.
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 
 import orjson
@@ -38,6 +39,7 @@ class SegmentLog:
         self._number = 0
         self._size = 0
         self._unsynced = False
+        self._syncing = threading.Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             directory.chmod(0o700)
@@ -56,7 +58,10 @@ class SegmentLog:
 
     def append(self, record: object) -> None:
         """Write one record, a dataclass or a mapping. Raises LogFailed if it is not in the log."""
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        except orjson.JSONEncodeError as error:
+            raise LogFailed(f"the record is no JSON: {error}") from error
         try:
             if self._size and self._size + len(line) > self._segment_bytes:
                 self._rotate()
@@ -70,17 +75,19 @@ class SegmentLog:
         self._unsynced = True
 
     def sync(self) -> None:
-        """Have the disk keep what was written. Raises LogFailed. May run in another thread."""
-        if not self._unsynced:
-            return
-        self._unsynced, descriptor = False, self._descriptor
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            if descriptor != self._descriptor:
-                return  # a new segment was begun meanwhile, which syncs the old one
-            self._unsynced = True
-            raise LogFailed(error.strerror or "input/output error") from error
+        """Have the disk keep what was written before. Raises LogFailed. May run in another
+        thread; a second one waits for what the first one is about to keep."""
+        with self._syncing:
+            if not self._unsynced:
+                return
+            self._unsynced, descriptor = False, self._descriptor
+            try:
+                os.fdatasync(descriptor)
+            except OSError as error:
+                if descriptor != self._descriptor:
+                    return  # a new segment was begun meanwhile, which syncs the old one
+                self._unsynced = True
+                raise LogFailed(error.strerror or "input/output error") from error
 
     def close(self) -> None:
         """Sync and close."""

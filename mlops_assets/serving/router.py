@@ -68,12 +68,13 @@ class Router:
         flags: Flags,
         shadow_share: float,
         chance: Callable[[], float] = random.random,
+        withheld: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """``shadow_share`` of the requests is copied to a candidate in shadow; ``chance`` draws
-        them from [0, 1)."""
+        them from [0, 1). ``withheld`` says of a release that is not ready whether it failed."""
         self._desired, self._model = desired, model
         self._ready, self._flags = ready, flags
-        self._shadow_share, self._chance = shadow_share, chance
+        self._shadow_share, self._chance, self._withheld = shadow_share, chance, withheld
         self._seen: tuple[object, ...] = ()
         self._rollout: _Rollout | None = None
         self._entries: Sequence[LedgerEntry] = ()
@@ -127,9 +128,16 @@ class Router:
         return self._ready(rollout.candidate)
 
     def _stable(self, rollout: _Rollout) -> Upstream:
-        if (upstream := self._ready(rollout.stable)) is None:
-            raise unavailable("The model is being started. Try again.", 2.0, "model_starting")
-        return upstream
+        if (upstream := self._ready(rollout.stable)) is not None:
+            return upstream
+        if self._withheld(rollout.stable):
+            raise unavailable(
+                "The approved release is not served: its files were changed, or its engine does"
+                " not start. Whoever runs the gateway finds the reason in its log.",
+                30.0,
+                "release_withheld",
+            )
+        raise unavailable("The model is being started. Try again.", 2.0, "model_starting")
 
 
 def _entry(row: LedgerEntry | None) -> int | None:
