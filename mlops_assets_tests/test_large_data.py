@@ -141,6 +141,7 @@ import resource, sys
 from pathlib import Path
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.dataset import leakage, sources, splits, validation
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.expectations import ValidationSpec
 
 validation.CHUNK_ROWS = 1000

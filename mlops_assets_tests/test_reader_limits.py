@@ -101,6 +101,7 @@ MEASURE = """
 import json, resource, sys
 from mlops_assets.artifacts import LineageError
 from mlops_assets.dataset import sources
+from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.privacy import Detector
 seen, said = {}, ""
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
