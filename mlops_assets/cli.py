@@ -43,11 +43,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
     """Show data, scores, decision and drift of the latest runs, and the champion."""
-    state = read_state(Home.from_environment())
+    from mlops_assets.serving.running_gateway import ask_gateway
+    from mlops_assets.serving.serving_home import ServingHome
+
+    home = Home.from_environment()
+    state = read_state(home)
     if as_json:
         print_json(state.as_json())
     else:
-        print_summary(state)
+        print_summary(state, ask_gateway(ServingHome.of(home)))
 
 
 @app.command()

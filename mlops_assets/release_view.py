@@ -1,22 +1,19 @@
 """A release as people and machines are shown it: one line, one JSON object, a table of steps."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlops_assets.artifacts import SHORT
+from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.ledger import CANARY, ROLLED_BACK, SHADOW, LedgerEntry
 from mlops_assets.release_state import STEPS, WAITING, ReleaseState
 
 RECENT = 10
-STEP_COLUMNS = {
-    "entry": "int",
-    "at": "string",
-    "outcome": "string",
-    "version": "int",
-    "percent": "int",
-    "reason": "string",
-}
-"""Columns of ``recent_steps`` and what they hold."""
+SHADOW_REPORT = "shadow_report"
+"""Kind of the artifact, which is also its name in the evidence of the row that ends a shadow."""
+SHADOW_PAGE = "report.html"
+STEP_COLUMNS = {"entry": "int", "at": "string", "step": "string", "reason": "string"}
+"""Columns of ``step_rows`` and what they hold."""
 CRITERION_COLUMNS = {"criterion": "string", "verdict": "string", "detail": "string"}
 """Columns of ``criterion_rows``."""
 SPLIT_COLUMNS = {"version": "int", "role": "string", "percent": "int", "bundle": "string"}
@@ -72,6 +69,19 @@ def recent_steps(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, A
     ]
 
 
+def step_rows(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, Any]]:
+    """``recent_steps`` in as few columns as leave room for the reasons."""
+    return [
+        {
+            "entry": step["entry"],
+            "at": step["at"],
+            "step": f"{step['outcome']}, version {step['version']} to {step['percent']}%",
+            "reason": step["reason"],
+        }
+        for step in recent_steps(entries, model)
+    ]
+
+
 def criterion_rows(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, str]]:
     """What decided on the last step that was decided by numbers."""
     for row in reversed(entries):
@@ -86,6 +96,16 @@ def criterion_rows(entries: Sequence[LedgerEntry], model: str) -> list[dict[str,
                 for each in verdict.get("criteria", [])
             ]
     return []
+
+
+def shadow_page(store: ArtifactStore, entries: Sequence[LedgerEntry], model: str) -> Path | None:
+    """The page about the last shadow that ended; None where there is none, or it was pruned."""
+    for row in reversed(entries):
+        named = row.decision.evidence.get(SHADOW_REPORT)
+        if _is_step(row, model) and isinstance(named, dict):
+            found = store.find(SHADOW_REPORT, str(named["key"])) if "key" in named else None
+            return store.path(found) / SHADOW_PAGE if found else None
+    return None
 
 
 def split_rows(release: ReleaseState) -> list[dict[str, str | int]]:

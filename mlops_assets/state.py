@@ -23,7 +23,7 @@ from mlops_assets.refs import (
 )
 from mlops_assets.release_check import find_void
 from mlops_assets.release_state import ReleaseState, read_release
-from mlops_assets.release_view import recent_steps, release_json
+from mlops_assets.release_view import recent_steps, release_json, shadow_page
 from mlops_assets.statements import stamp
 
 
@@ -50,6 +50,8 @@ class State:
     release: ReleaseState
     steps: tuple[Mapping[str, Any], ...]
     """The last rows of the release, oldest first."""
+    shadow_page: Path | None
+    """The page about the last shadow that ended."""
     ledger_entries: int
 
     def as_json(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def read_state(home: Home) -> State:
         void=find_void(home, champion) if champion else None,
         release=read_release(entries, model),
         steps=tuple(recent_steps(entries, model)),
+        shadow_page=shadow_page(home.store, entries, model),
         ledger_entries=len(entries),
     )
 

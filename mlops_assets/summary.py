@@ -1,7 +1,8 @@
 """The table that ``make run`` and ``mlops status`` end with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,27 +11,30 @@ from rich.table import Table
 from mlops_assets.approval_requests import OPEN, Standing, ways_to_approve
 from mlops_assets.artifacts import SHORT
 from mlops_assets.ledger import PROMOTED
+from mlops_assets.release_state import ReleaseState
 from mlops_assets.release_view import release_line
 from mlops_assets.state import State
 from mlops_assets.statements import stamp
 
 NEXT_COMMANDS = (
     ("make dev", "the Dagster UI on 3000, the MLflow UI on 5000, approvals on 3001"),
-    (".venv/bin/mlops status --json", "the same for a machine"),
+    ("mlops status --json", "the same for a machine"),
     ("make run MLOPS_PROFILE=tiny-shifted", "the same on traffic that changed: a drift verdict"),
 )
+SERVE = ("mlops serve", "the gateway on 8000, which takes the release to its users")
+CHAT = ('mlops chat "My router blinks red."', "asks the gateway")
 LAST_STEPS = 2
 """Of the release, shown with their reasons."""
 MODELS = ("base", "tuned", "champion", "majority", "tfidf")
 
 
-def print_summary(state: State) -> None:
-    """Print the state as a table a person can read."""
+def print_summary(state: State, gateway: Mapping[str, Any] | None) -> None:
+    """Print the state as a table a person can read; ``gateway`` is what the running one says."""
     console = Console(width=max(Console().width, 100))
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _lines(state):
+    for name, value in _lines(state, gateway):
         table.add_row(name, value)
     console.print()
     console.print(table)
@@ -39,14 +43,39 @@ def print_summary(state: State) -> None:
         console.print(f"  [bold]{name}[/bold]\n    {_short(page)}", soft_wrap=True, highlight=False)
     _waiting(console, state)
     console.print("\n[bold]Next[/bold]")
-    for command, what in NEXT_COMMANDS:
-        console.print(f"  {command}\n    [dim]{what}[/dim]", soft_wrap=True)
+    for command, what in _next(state, gateway):
+        console.print(f"  {_command(command)}\n    [dim]{what}[/dim]", soft_wrap=True)
 
 
-def _lines(state: State) -> Iterator[tuple[str, str]]:
+def _next(state: State, gateway: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if state.champion is not None:
+        yield CHAT if gateway else SERVE
+    yield from NEXT_COMMANDS
+
+
+def _lines(state: State, gateway: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield from _data_lines(state)
     yield from _score_lines(state)
     yield from _release_lines(state)
+    if state.champion is not None:
+        yield "Gateway", escape(_gateway(state.release, gateway))
+    if (drift := state.drift) is not None:
+        which = f" in {', '.join(drift.columns)}" if drift.columns else ""
+        yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
+
+
+def _gateway(release: ReleaseState, told: Mapping[str, Any] | None) -> str:
+    """Where it listens, whether users are answered, every engine, and what a stage waits for."""
+    if told is None:
+        return "none runs"
+    rows = (release.stable, release.candidate, release.previous)
+    versions = {row.decision.bundle.digest: row.decision.version for row in rows if row}
+    engines = [
+        f"version {versions.get(each['release'], each['release'][:SHORT])} {each['state']}"
+        for each in told["engines"]
+    ]
+    held = [told["verdict"]] if told.get("verdict") else []
+    return "; ".join([f"{told['status']} on {told['url']}", *engines, *held])
 
 
 def _data_lines(state: State) -> Iterator[tuple[str, str]]:
@@ -87,9 +116,6 @@ def _release_lines(state: State) -> Iterator[tuple[str, str]]:
     for step in state.steps[-LAST_STEPS:]:
         said = f"{step['outcome'].replace('_', ' ')} at {step['at']}: {step['reason']}"
         yield "", escape(f"{said} (ledger entry {step['entry']})")
-    if (drift := state.drift) is not None:
-        which = f" in {', '.join(drift.columns)}" if drift.columns else ""
-        yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
 
 
 def _approval(found: Standing) -> str:
@@ -129,6 +155,7 @@ def _pages(state: State) -> Iterator[tuple[str, Path]]:
     pages = {
         "Eval report": state.report_page,
         "Drift report": state.drift_page,
+        "Shadow report": state.shadow_page,
         "Quarantine": state.quarantine_file,
     }
     yield from ((name, page) for name, page in pages.items() if page is not None)

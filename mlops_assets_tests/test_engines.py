@@ -51,6 +51,7 @@ def test_an_engine_comes_up_private_and_warm(
     asyncio.run(scenario())
     [log] = (home.root / "serving" / "engines").glob("*.log")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
 
 
 def test_several_releases_share_a_base_and_its_process(home: Home, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_the_summary_for_people(lineage: LineageRun) -> None:
         assert word in shown
     for word in ("Champion", "Release", "Drift", "Eval report", "Drift report", "make dev"):
         assert word in shown
+    assert "none runs" in shown
+    assert "mlops serve" in shown.split("Next")[1]
 
 
 def test_an_empty_home_has_a_status_too(home: Home) -> None:

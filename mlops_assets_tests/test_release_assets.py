@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from dagster import AssetMaterialization, materialize
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.release_alert import send_release_alerts
 from mlops_assets.resources import RESOURCES
 from mlops_assets.serving.defs import NOT_RUNNING, gateway, release
+from mlops_assets.serving.gateway_commands import chat
 from mlops_assets.serving.gateway_spec import GatewaySpec
+from mlops_assets.serving.running_gateway import ask_gateway
 from mlops_assets.serving.serving_home import ServingHome
+from mlops_assets.state import read_state
+from mlops_assets.summary import print_summary
 from mlops_assets_tests.daemon import Daemon
 from mlops_assets_tests.releasing import Release
 from mlops_assets_tests.served_homes import promote
@@ -64,8 +69,10 @@ def test_without_a_gateway_a_promotion_waits(home: Home) -> None:
 def test_the_steps_and_the_numbers_that_decided_are_shown(home: Home) -> None:
     rolled_back(home)
     shown = seen(home)["release"]
-    assert [row["outcome"] for row in rows(shown["steps"].records)] == [
-        *("released", "canary", "rolled_back"),
+    assert [row["step"] for row in rows(shown["steps"].records)] == [
+        "released, version 1 to 100%",
+        "canary, version 2 to 5%",
+        "rolled_back, version 1 to 100%",
     ]
     failed = [row for row in rows(shown["criteria"].records) if row["verdict"] == "FAIL"]
     assert failed[0]["criterion"] == "errors"
@@ -78,7 +85,17 @@ class Health(BaseHTTPRequestHandler):
     """A gateway that is not ready, as load balancers see it."""
 
     def do_GET(self) -> None:
-        body = json.dumps({"status": "unavailable", "config": GatewaySpec().digest}).encode()
+        engine = {"release": Home.from_environment().ledger.champion().decision.bundle.digest}  # type: ignore[union-attr]
+        told = {
+            "status": "unavailable",
+            "config": GatewaySpec().digest,
+            "stage": "canary",
+            "percent": 5,
+            "verdict": "No verdict yet: errors.",
+            "engines": [engine | {"engine": "transformers", "state": "ready"}],
+            "ledger": {"reachable": True, "read": "2026-11-22T10:00:00+00:00"},
+        }
+        body = json.dumps(told).encode()
         self.send_response(503)
         self.end_headers()
         self.wfile.write(body)
@@ -89,6 +106,7 @@ class Health(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def running(home: Home) -> Iterator[str]:
+    promote(home, 1, "a")
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -104,8 +122,28 @@ def running(home: Home) -> Iterator[str]:
 def test_the_running_gateway_is_asked(home: Home, running: str) -> None:
     shown = seen(home)["gateway"]
     assert shown["status"] == "unavailable"
+    assert shown["verdict"] == "No verdict yet: errors."
+    assert [row["state"] for row in rows(shown["engines"].records)] == ["ready"]
     assert shown["runs_with_these_settings"] is True
     assert shown["address"] == f"{running}/health"
+
+
+def test_another_server_on_its_port_is_not_the_gateway(home: Home, running: str) -> None:
+    """It was killed, so its address is still noted: no key goes there."""
+    files = ServingHome.of(home)
+    files.note_address({"url": running, "instance": "one that was killed"})
+    assert seen(home)["gateway"]["status"] == NOT_RUNNING
+    with pytest.raises(LineageError, match="No gateway"):
+        chat("My router blinks red.")
+
+
+def test_status_tells_of_the_gateway(
+    home: Home, running: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(read_state(home), ask_gateway(ServingHome.of(home)))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"unavailable on {running}; version 1 ready; No verdict yet: errors" in shown
+    assert "mlops chat" in shown.split("Next")[1]
 
 
 def test_a_gateway_that_stopped_is_not_running(home: Home) -> None:

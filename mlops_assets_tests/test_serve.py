@@ -94,7 +94,7 @@ def test_from_the_first_start_to_a_clean_end(home: Home) -> None:
 
     said = run_command("mlops", "chat", "And now?", home=home.root)
     assert said.code == 1
-    assert "No gateway of this home is known" in said.output
+    assert "No gateway of this home runs" in said.output
 
 
 def test_settings_that_are_wrong_end_it_at_once(home: Home) -> None:

@@ -7,10 +7,13 @@ from datetime import timedelta
 import pytest
 
 from mlops_assets.home import Home
+from mlops_assets.release_view import SHADOW_PAGE, SHADOW_REPORT
 from mlops_assets.request_record import CANARY, CHAMPION
-from mlops_assets.serving.shadow_report import KIND, REPORT
+from mlops_assets.serving.shadow_report import REPORT
+from mlops_assets.state import read_state
 from mlops_assets_tests.releasing import QUICK, Release
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.test_release_assets import seen
 
 SHADOWED = QUICK.model_copy(update={"shadow_share": 0.5, "shadow_minimum_pairs": 30})
 
@@ -34,12 +37,15 @@ def test_the_row_that_ends_a_shadow_names_its_report(
 
     asyncio.run(story())
     evidence = home.ledger.entries()[-1].decision.evidence
-    artifact = home.store.find(KIND, evidence[KIND]["key"])
+    artifact = home.store.find(SHADOW_REPORT, evidence[SHADOW_REPORT]["key"])
     assert artifact is not None
-    assert artifact.digest == evidence[KIND]["digest"]
+    assert artifact.digest == evidence[SHADOW_REPORT]["digest"]
     report = json.loads((home.store.path(artifact) / REPORT).read_bytes())
     assert report["pairs"] == 200
     assert report["verdict"] == evidence["verdict"]
+    page = home.store.path(artifact) / SHADOW_PAGE
+    assert seen(home)["release"]["shadow_report"] == page.as_uri()
+    assert read_state(home).shadow_page == page
 
 
 def test_a_canary_that_users_dislike_is_taken_back(home: Home) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.release_view import SHADOW_PAGE
 from mlops_assets.request_record import SHADOW
 from mlops_assets.serving import shadow_report
 from mlops_assets.serving.release_spec import ReleaseSpec
@@ -134,7 +135,7 @@ def test_the_report_is_an_artifact_without_personal_data(home: Home) -> None:
     assert 0.9 < report["agreement"]["same"] < 0.97
     assert report["json"]["fields"]["urgent"]["same"] == 1.0
     assert sum(report["histogram"]["live"]) == 392
-    page = (directory / shadow_report.PAGE).read_text()
+    page = (directory / SHADOW_PAGE).read_text()
     for text in (page, json.dumps(report["examples"])):
         assert "@example.org" not in text
         assert "[email]" in text

@@ -225,8 +225,8 @@ class Controller:
         ledger, after = self._home.ledger, None if back else known.entries[-1]
         try:
             row = await asyncio.to_thread(ledger.append, decision, None, after)
-            logger.info("%s of version %d: %s", row.decision.outcome, row.decision.version,
-                        row.decision.reason)  # fmt: skip
+            outcome, reason = row.decision.outcome.replace("_", " "), row.decision.reason
+            logger.info("version %d, %s: %s", row.decision.version, outcome, reason)
         except Overtaken:
             pass  # another row came in between: what it says is looked at first
         except LineageError as error:

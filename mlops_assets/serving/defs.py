@@ -17,10 +17,11 @@ from mlops_assets.release_view import (
     SPLIT_COLUMNS,
     STEP_COLUMNS,
     criterion_rows,
-    recent_steps,
     release_json,
     release_line,
+    shadow_page,
     split_rows,
+    step_rows,
 )
 from mlops_assets.resources import Workspace, table
 from mlops_assets.serving.gateway_spec import GatewaySpec
@@ -29,6 +30,7 @@ from mlops_assets.serving.running_gateway import ask_gateway
 from mlops_assets.serving.serving_home import ServingHome
 
 OWNERS = ["team:ml-platform"]
+ENGINE_COLUMNS = {"engine": "string", "state": "string", "release": "string"}
 NOT_RUNNING = "not running: `mlops serve` starts it"
 
 
@@ -60,16 +62,17 @@ def release(
         entries = workspace.home.ledger.entries()
         state = read_release(entries, workspace.model)
         told = release_json(state)
+        page = shadow_page(workspace.home.store, entries, workspace.model)
     metadata: dict[str, Any] = {
         "state": release_line(state),
-        "stage": told["stage"] or "nothing yet",
-        "since": told["since"] or "-",
         "traffic": table(split_rows(state), SPLIT_COLUMNS),
-        "steps": table(recent_steps(entries, workspace.model), STEP_COLUMNS),
+        "steps": table(step_rows(entries, workspace.model), STEP_COLUMNS),
         "criteria": table(criterion_rows(entries, workspace.model), CRITERION_COLUMNS),
         "settings": dg.MetadataValue.json(config.model_dump(mode="json")),
         "from_store": True,
     }
+    if page is not None:
+        metadata["shadow_report"] = dg.MetadataValue.url(page.as_uri())
     if state.restores is not None:
         metadata["take_back_with"] = dg.MetadataValue.md(
             f'`mlops rollback --model {workspace.model} --as NAME --reason "..."` restores version'
@@ -95,19 +98,23 @@ def gateway(
     """
     with workspace.looking(context):
         told = ask_gateway(ServingHome.of(workspace.home))
-    metadata: dict[str, Any] = {
-        "status": told.get("status", "unknown") if told else NOT_RUNNING,
-        "settings": dg.MetadataValue.json(config.model_dump(mode="json")),
-        "from_store": True,
-    }
-    if told:
-        same = told.get("config") == config.digest
-        metadata |= {
-            "health": dg.MetadataValue.json({key: told[key] for key in told if key != "url"}),
-            "address": dg.MetadataValue.url(f"{told['url']}/health"),
-            "runs_with_these_settings": same,
-        }
+    metadata: dict[str, Any] = {"status": NOT_RUNNING} if told is None else _said(told, config)
+    metadata["settings"] = dg.MetadataValue.json(config.model_dump(mode="json"))
+    metadata["from_store"] = True
     return dg.MaterializeResult(data_version=dg.DataVersion(config.digest), metadata=metadata)
+
+
+def _said(told: dict[str, Any], config: GatewaySpec) -> dict[str, Any]:
+    """What the running gateway says of itself, as metadata."""
+    return {
+        "status": told["status"],
+        "address": dg.MetadataValue.url(f"{told['url']}/health"),
+        "stage": told["stage"],
+        "verdict": told.get("verdict") or "none is due",
+        "engines": table([dict(each) for each in told["engines"]], ENGINE_COLUMNS),
+        "ledger": dg.MetadataValue.json(told["ledger"]),
+        "runs_with_these_settings": told["config"] == config.digest,
+    }
 
 
 @dg.sensor(

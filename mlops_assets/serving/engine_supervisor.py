@@ -198,7 +198,8 @@ class EngineSupervisor:
         if not self._healthy():
             raise EngineFault(self._changes())
         if self.process is not None:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)  # of parents it would not be the mode
             for served in self._healthy():
                 await copy_model(self.home, self.folder, served)
             await self.process.start(self.folder)

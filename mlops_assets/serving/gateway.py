@@ -6,6 +6,7 @@ It keeps no state that the log, the ledger and the files in its directory do not
 import asyncio
 import hmac
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
@@ -78,6 +79,8 @@ class Gateway:
         self.track: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
         """Counts a request as under way at the engine of a release."""
         self.started = time.time()
+        self.instance = secrets.token_hex(8)
+        """Tells this process from another that listens on its address later."""
         self._salt = files.salt()
         self.votes = Feedback(self.feedback, files.requests, spec, self.hash_user)
         self.shadow = Shadow(files.root, spec, shadow_tokens_per_day, self._has_room)
@@ -108,6 +111,7 @@ class Gateway:
         told = dict(self.describe())
         status = "stopping" if self.draining else told.pop("status", "ok")
         own = {"status": status, "model": self.model, "config": self.spec.digest}
+        own["instance"] = self.instance
         return {**own, **told, "in_flight": self.admission.in_flight}
 
     def state(self) -> dict[str, Any]:

@@ -50,13 +50,14 @@ def chat(
 
     The key is what MLOPS_API_KEY holds, else the one that the first `mlops serve` made.
     """
+    from mlops_assets.serving.running_gateway import ask_gateway
     from mlops_assets.serving.terminal_chat import Conversation
 
     files = ServingHome.of(Home.from_environment())
-    address = url or str((files.address() or {}).get("url", ""))
+    address = url or str((ask_gateway(files) or {}).get("url", ""))
     if not address:
         raise LineageError(
-            "No gateway of this home is known.", "Start one with `mlops serve`, or give its --url."
+            "No gateway of this home runs.", "Start one with `mlops serve`, or give its --url."
         )
     conversation = Conversation(address, _key(files), model)
     if text is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from mlops_assets.home import Home
 from mlops_assets.profiles import load_profile
 from mlops_assets.release_state import ReleaseState
-from mlops_assets.request_record import CANARY, CHAMPION
+from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
 from mlops_assets.serving import api_keys
 from mlops_assets.serving.controller import Controller
 from mlops_assets.serving.desired_state import DesiredState
@@ -72,7 +72,7 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
         settings.release.shadow_share,
         withheld=controller.withheld,
     )
-    state = ServedState(desired, manager)
+    state = ServedState(desired, manager, controller)
     gateway = Gateway(
         files,
         settings.gateway,
@@ -110,8 +110,10 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
 class ServedState:
     """What is served now, for ``/health`` and for metrics."""
 
-    def __init__(self, desired: DesiredState, manager: EngineManager) -> None:
-        self._desired, self._manager = desired, manager
+    def __init__(
+        self, desired: DesiredState, manager: EngineManager, controller: Controller
+    ) -> None:
+        self._desired, self._manager, self._controller = desired, manager, controller
 
     def describe(self) -> dict[str, Any]:
         """Releases by digest, engines, and the ledger; ``unavailable`` without a stable engine."""
@@ -120,6 +122,7 @@ class ServedState:
         served = stable.decision.bundle.digest if stable else None
         up = served is not None and self._manager.is_ready(served)
         age = self._desired.age_s
+        verdict = self._controller.verdict if release.stage in (SHADOW, CANARY) else None
         return {
             "status": "ok" if up else "unavailable",
             "release": served,
@@ -127,6 +130,7 @@ class ServedState:
             "candidate": candidate.decision.bundle.digest if candidate else None,
             "stage": release.stage,
             "percent": release.percent,
+            "verdict": verdict.reason if verdict else None,
             "engines": [
                 {"release": each.release, "engine": each.engine, "state": each.state}
                 for each in self._manager.state()
@@ -139,8 +143,10 @@ class ServedState:
 
     def details(self) -> dict[str, Any]:
         """Why an engine or the ledger is as it is: it may name paths and addresses."""
+        verdict = self._controller.verdict
         return {
             "engines": [asdict(each) for each in self._manager.state()],
+            "criteria": [asdict(each) for each in verdict.criteria] if verdict else [],
             "ledger": {"problem": self._desired.problem, "age_s": self._desired.age_s},
             "since": self._desired.state.since,
         }

@@ -14,8 +14,12 @@ _OPENER = build_opener(ProxyHandler({}))  # a proxy is never between us and this
 
 
 def ask_gateway(files: ServingHome) -> dict[str, Any] | None:
-    """What ``/health`` says, with the gateway's address; None where none runs."""
-    url = str((files.address() or {}).get("url", ""))
+    """What ``/health`` says, with the gateway's address; None where none runs.
+
+    The address of one that was killed may be somebody else's by now: that is no answer either.
+    """
+    noted = files.address() or {}
+    url = str(noted.get("url", ""))
     if urlsplit(url).scheme != "http":
         return None
     try:
@@ -27,4 +31,6 @@ def ask_gateway(files: ServingHome) -> dict[str, Any] | None:
             told = json.loads(answer.read(LARGEST))
     except (URLError, OSError, ValueError):
         return None
-    return {"url": url, **told} if isinstance(told, dict) else None
+    if not isinstance(told, dict) or told.get("instance") != noted.get("instance"):
+        return None
+    return {"url": url, **told}

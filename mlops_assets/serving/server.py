@@ -132,6 +132,7 @@ async def _serve(
         server = make_server(make_app(opened))
         server.gateway = gateway
         facts = {"url": url, "pid": os.getpid(), "model": settings.model}
+        facts["instance"] = gateway.instance
         files.note_address({**facts, "config": settings.gateway.digest})
         typer.echo(f"{settings.model}  {url}/v1  (OpenAI-compatible; state on {url}/health)")
         _settle_memory()

@@ -23,15 +23,15 @@ from mlops_assets.home import Home
 from mlops_assets.html_pages import page_environment
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.privacy import redact
+from mlops_assets.release_view import SHADOW_PAGE, SHADOW_REPORT
 from mlops_assets.serving.rollout_progress import Arms
 from mlops_assets.serving.shadow_comparison import agree, compare
 from mlops_assets.serving.shadow_pairs import DIRECTORY, ShadowPair, Side, read_pairs
 
 logger = logging.getLogger(__name__)
 
-KIND = "shadow_report"
 MODULE = "mlops_assets.serving.shadow_report"  # its name also when it is run
-REPORT, PAGE = "report.json", "report.html"
+REPORT = "report.json"
 TEMPLATE = "shadow_report.html.jinja"
 EXAMPLES = 12
 LONGEST = 420  # characters of an example
@@ -53,7 +53,7 @@ def build(
     for pair in pairs:
         content.update(canonical_json(asdict(pair)))
     recipe = Recipe(
-        kind=KIND,
+        kind=SHADOW_REPORT,
         inputs={"stable": stable, "candidate": candidate, "pairs": content.hexdigest()},
         spec={"verdict": dict(verdict), "examples": EXAMPLES},
         code_version=code_digest(MODULE),
@@ -68,7 +68,7 @@ def build(
             "examples": examples(pairs),
         }
         (directory / REPORT).write_bytes(canonical_json(report))
-        (directory / PAGE).write_text(render(report), encoding="utf-8")
+        (directory / SHADOW_PAGE).write_text(render(report), encoding="utf-8")
         return {
             "pairs": len(pairs),
             "agreement": report["agreement"]["same"],
@@ -124,7 +124,7 @@ class ShadowReports:
             except LineageError as error:
                 logger.error("%s", error)
                 told = {"problem": error.problem}
-            self._made = (candidate.entry, {KIND: told})
+            self._made = (candidate.entry, {SHADOW_REPORT: told})
         return self._made[1]
 
 
