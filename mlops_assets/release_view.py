@@ -9,10 +9,11 @@ from mlops_assets.ledger import CANARY, ROLLED_BACK, SHADOW, LedgerEntry
 from mlops_assets.release_state import STEPS, WAITING, ReleaseState
 
 RECENT = 10
+SECONDS = len("2026-11-22T10:00:00")
 SHADOW_REPORT = "shadow_report"
 """Kind of the artifact, which is also its name in the evidence of the row that ends a shadow."""
 SHADOW_PAGE = "report.html"
-STEP_COLUMNS = {"entry": "int", "at": "string", "step": "string", "reason": "string"}
+STEP_COLUMNS = {"entry": "int", "at_utc": "string", "step": "string", "reason": "string"}
 """Columns of ``step_rows`` and what they hold."""
 CRITERION_COLUMNS = {"criterion": "string", "verdict": "string", "detail": "string"}
 """Columns of ``criterion_rows``."""
@@ -74,8 +75,8 @@ def step_rows(entries: Sequence[LedgerEntry], model: str) -> list[dict[str, Any]
     return [
         {
             "entry": step["entry"],
-            "at": step["at"],
-            "step": f"{step['outcome']}, version {step['version']} to {step['percent']}%",
+            "at_utc": step["at"][:SECONDS].replace("T", " "),
+            "step": f"{step['outcome']}: version {step['version']}, {step['percent']}%",
             "reason": step["reason"],
         }
         for step in recent_steps(entries, model)

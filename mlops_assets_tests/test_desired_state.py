@@ -155,6 +155,18 @@ def test_the_copy_is_private_and_its_time_is_that_of_the_last_look(served: Home)
     assert age < 60
 
 
+def test_a_start_says_what_is_wrong_and_nothing_else(
+    served: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    read(served)
+    assert not caplog.messages
+    gone(served)
+    read(served)
+    [said] = caplog.messages
+    assert "serving the last known good release" in said
+
+
 def test_a_new_row_is_seen_and_told(served: Home) -> None:
     desired = DesiredState(served, MODEL, poll_s=0.01)
     told: list[str] = []

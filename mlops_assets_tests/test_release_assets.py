@@ -70,9 +70,9 @@ def test_the_steps_and_the_numbers_that_decided_are_shown(home: Home) -> None:
     rolled_back(home)
     shown = seen(home)["release"]
     assert [row["step"] for row in rows(shown["steps"].records)] == [
-        "released, version 1 to 100%",
-        "canary, version 2 to 5%",
-        "rolled_back, version 1 to 100%",
+        "released: version 1, 100%",
+        "canary: version 2, 5%",
+        "rolled_back: version 1, 100%",
     ]
     failed = [row for row in rows(shown["criteria"].records) if row["verdict"] == "FAIL"]
     assert failed[0]["criterion"] == "errors"

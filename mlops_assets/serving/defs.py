@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.artifacts import LineageError, digest_json
+from mlops_assets.artifacts import SHORT, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.home import Home
 from mlops_assets.release_alert import send_release_alerts
@@ -72,7 +72,9 @@ def release(
         "from_store": True,
     }
     if page is not None:
-        metadata["shadow_report"] = dg.MetadataValue.url(page.as_uri())
+        metadata["shadow_report"] = dg.MetadataValue.md(
+            f"[both releases side by side]({page.as_uri()})"
+        )
     if state.restores is not None:
         metadata["take_back_with"] = dg.MetadataValue.md(
             f'`mlops rollback --model {workspace.model} --as NAME --reason "..."` restores version'
@@ -111,7 +113,10 @@ def _said(told: dict[str, Any], config: GatewaySpec) -> dict[str, Any]:
         "address": dg.MetadataValue.url(f"{told['url']}/health"),
         "stage": told["stage"],
         "verdict": told.get("verdict") or "none is due",
-        "engines": table([dict(each) for each in told["engines"]], ENGINE_COLUMNS),
+        "engines": table(
+            [{**each, "release": each["release"][:SHORT]} for each in told["engines"]],
+            ENGINE_COLUMNS,
+        ),
         "ledger": dg.MetadataValue.json(told["ledger"]),
         "runs_with_these_settings": told["config"] == config.digest,
     }

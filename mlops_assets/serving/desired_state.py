@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 COPY = "last_state.json"
 POLL_S = 1.0
 STOP_S = 5.0
+NOT_READ = "The decision ledger was not read yet."
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ class DesiredState:
             try:
                 self._read()
             except LineageError as error:
-                if self.problem is None:
+                if self.problem in (None, NOT_READ):
                     logger.warning("serving the last known good release: %s", error.problem)
                 self.problem = error.problem
                 return False
-            if self.problem is not None:
+            if self.problem not in (None, NOT_READ):
                 logger.info("the ledger is read again")
             self.problem, self._read_at = None, time.time()
         if self._known.release != before:
@@ -198,7 +199,7 @@ class DesiredState:
             return
         self._heed(rows)
         self._read_at = read_at
-        self.problem = "The decision ledger was not read yet."
+        self.problem = NOT_READ
 
 
 def _unbroken(entries: list[LedgerEntry]) -> bool:

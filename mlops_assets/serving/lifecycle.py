@@ -185,7 +185,10 @@ async def _announce(state: ServedState) -> None:
         ready = served["status"] == "ok"
         said = f"version {served['version']} is {'ready' if ready else 'not ready'}"
         if served["version"] is not None and said != told:
-            logger.log(logging.INFO if ready else logging.WARNING, said)
+            if told or ready:
+                logger.log(logging.INFO if ready else logging.WARNING, said)
+            else:
+                logger.info("version %d is being brought up", served["version"])
             told = said
         await asyncio.sleep(LOOK_S)
 
