@@ -57,7 +57,8 @@ def begin(gateway: ServingProcess, engine: EngineServer) -> str:
     engine.switch()
     version = 2 + gateway.steps().count(ROLLED_BACK)
     promote(gateway.home, version, f"seed {version}")
-    wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
+    # The gateway's own word: the row is on the ledger a moment before the gateway heeds it.
+    wait_for(lambda: gateway.health()[1]["stage"] == CANARY or None, PATIENT, "the canary")
     return f"release-{version}"
 
 
