@@ -14,6 +14,7 @@ from mlops_assets.ledger import LedgerEntry
 from mlops_assets.serving.release_files import ReleaseFiles, remove_copies
 from mlops_assets_tests.engine_homes import answer, is_running, managing, until
 from mlops_assets_tests.engine_program import install
+from mlops_assets_tests.releases import request
 from mlops_assets_tests.served_homes import promote
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,18 @@ def test_a_tampered_release_is_never_started(home: Home, tmp_path: Path) -> None
 
     asyncio.run(scenario())
     assert not (home.root / "serving" / "engines").exists()
+
+
+def test_what_was_only_asked_for_is_never_started(home: Home, tmp_path: Path) -> None:
+    """Nobody has to have approved a request: as a release it is none, whichever row names it."""
+    requested = request(home).request.entry
+
+    async def scenario() -> None:
+        async with managing(home, install(tmp_path)) as manager:
+            with pytest.raises(LineageError, match=r"\(requested\) promotes nothing"):
+                await manager.ensure(requested)
+
+    asyncio.run(scenario())
 
 
 def test_an_engine_dies_when_its_files_change_and_comes_back_with_them(

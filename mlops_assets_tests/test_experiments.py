@@ -23,7 +23,7 @@ from mlops_assets.serving.experiment_state import read_experiments, releases_in_
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.router import Router
 from mlops_assets.serving.upstream import Upstream
-from mlops_assets_tests.releases import MODEL
+from mlops_assets_tests.releases import MODEL, request
 from mlops_assets_tests.served_homes import promote
 
 SPEC = ReleaseSpec()
@@ -170,6 +170,34 @@ def test_a_rollback_of_one_of_its_releases_halts_it(served: Served) -> None:
     assert not any(route("acme", user, {}).experiment for user in USERS[:100])
     with pytest.raises(LineageError, match="taken back"):
         served.start("again")
+
+
+def test_a_release_that_an_earlier_rollback_had_restored_is_taken_back_too(served: Served) -> None:
+    """That rollback names the row that restored it, not the promotion."""
+    served.home.ledger.append(release_steps.advance(promote(served.home, 3, "c"), 100, "fine", {}))
+    served.home.ledger.append(release_steps.roll_back(served.state, "bad", {}))
+    served.start()
+    assert route_of(served).route("acme", USERS[0], {}).experiment
+    served.home.ledger.append(release_steps.roll_back(served.state, "bad as well", {}))
+    (found,) = read_experiments(served.entries, MODEL)
+    assert "rolled" in found.halted
+    assert not route_of(served).route("acme", USERS[0], {}).experiment
+
+
+def test_a_row_cannot_bring_what_nobody_approved_to_users(served: Served) -> None:
+    """Whoever writes the ledger names the row of a request instead of a promotion."""
+    requested = request(served.home, 3, "c").request.entry
+    started = served.start().started.decision
+    terms = started.evidence["terms"] | {
+        "name": "forged",
+        "promotion_b": requested.entry,
+        "release_b": requested.decision.bundle.digest,
+    }
+    key = f"experiment/{MODEL}/forged"
+    served.home.ledger.append(replace(started, key=key, evidence={"terms": terms}))
+    experiments.stop(served.home, MODEL, "tone", "enough", SPEC)
+    assert list(releases_in_experiments(served.entries, MODEL)) == []
+    assert not route_of(served).route("acme", USERS[0], {}).experiment
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.ledger import LedgerEntry
+from mlops_assets.ledger import PROMOTED, LedgerEntry
 from mlops_assets.prompts import system_text
 from mlops_assets.release_check import verify_release
+from mlops_assets.release_state import STEPS
 from mlops_assets.serving.engine_probe import EngineFault
 from mlops_assets.serving.engine_spec import EngineSpec
 from mlops_assets.serving.engine_startup import POLL_S
@@ -157,6 +158,11 @@ class EngineManager:
         )
 
     async def _bring_up(self, release: str, entry: LedgerEntry) -> None:
+        if entry.decision.outcome not in (PROMOTED, *STEPS):
+            raise LineageError(
+                f"Ledger entry {entry.entry} ({entry.decision.outcome}) promotes nothing.",
+                "Only what was approved is served: `mlops status` shows what waits for approval.",
+            )
         await asyncio.to_thread(verify_release, self.home, entry, self._rows())
         plan = await PLANS[self.spec.engine](self.home, self.spec, entry)
         async with self._joining:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlops_assets.ledger import ROLLED_BACK, LedgerEntry
+from mlops_assets.ledger import PROMOTED, ROLLED_BACK, LedgerEntry
 from mlops_assets.serving.assignment import A, Assignment, B
 
 logger = logging.getLogger(__name__)
@@ -112,15 +112,32 @@ def _read(row: LedgerEntry, ours: Sequence[LedgerEntry]) -> Experiment:
     later = [each for each in ours if each.entry > row.entry]
     key = end_key(row.decision.model, terms.name)
     ended = next((each for each in later if each.decision.key == key), None)
-    promotions = (terms.promotion_a, terms.promotion_b)
-    undone = (
-        each
-        for each in later
-        if each.decision.outcome == ROLLED_BACK and each.decision.replaces in promotions
-    )
-    back = next(undone, None)
-    halted = f"ledger entry {back.entry} rolled one of its releases back" if back else ""
+    halted = _unpromoted(terms, ours) or _rolled_back(terms, ours, later)
     return Experiment(terms, row, ended, halted)
+
+
+def _unpromoted(terms: Terms, ours: Sequence[LedgerEntry]) -> str:
+    """Why this cannot be served: a row of the experiment is no approval of what it names."""
+    promoted = {
+        (row.entry, row.decision.bundle.digest) for row in ours if row.decision.outcome == PROMOTED
+    }
+    for named in ((terms.promotion_a, terms.release_a), (terms.promotion_b, terms.release_b)):
+        if named not in promoted:
+            return f"ledger entry {named[0]} does not promote what it compares"
+    return ""
+
+
+def _rolled_back(terms: Terms, ours: Sequence[LedgerEntry], later: Sequence[LedgerEntry]) -> str:
+    """Which row took one of its releases back, whichever row had brought that into force."""
+    undone = {
+        row.entry
+        for row in ours
+        if row.decision.bundle.digest in (terms.release_a, terms.release_b)
+    }
+    for row in later:
+        if row.decision.outcome == ROLLED_BACK and row.decision.replaces in undone:
+            return f"ledger entry {row.entry} rolled one of its releases back"
+    return ""
 
 
 def _terms(row: LedgerEntry) -> Terms | None:
