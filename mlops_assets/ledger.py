@@ -247,7 +247,7 @@ def _entry(row: Mapping[str, Any], previous: str) -> LedgerEntry:
         if "versions" not in content:  # a row from before prompts and eval sets had versions
             content["versions"] = {"data": content["dataset"], "prompts": "", "eval_set": ""}
         bundle = TypeAdapter(ReleaseBundle).validate_python(content)
-        evidence = json.loads(row["evidence"])
+        evidence = TypeAdapter(dict[str, Any]).validate_python(json.loads(row["evidence"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise LineageError(
             f"Row {row['entry']} of the decision ledger cannot be read ({type(error).__name__}).",

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.ledger import Ledger
 from mlops_assets.release_check import verify_release
 from mlops_assets.serving.desired_state import COPY, DesiredState
 from mlops_assets.serving.release_steps import begin, release_first
@@ -77,7 +79,18 @@ def change(home: Home, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-@pytest.mark.parametrize("fault", [gone, emptied, no_database, cut_off])
+def another_shape(home: Home) -> None:
+    """A new row that is JSON, and none of ours."""
+    change(
+        home,
+        "INSERT INTO decisions"
+        " (key, evidence, hash, at, outcome, reason, model, version, bundle_digest, bundle)"
+        " SELECT 'new', '[]', 'new', at, outcome, reason, model, version, bundle_digest, bundle"
+        " FROM decisions WHERE outcome = 'canary'",
+    )
+
+
+@pytest.mark.parametrize("fault", [gone, emptied, no_database, cut_off, another_shape])
 def test_the_last_known_good_state_stays_in_force(
     served: Home, fault: Callable[[Home], None]
 ) -> None:
@@ -178,3 +191,28 @@ def test_a_new_row_is_seen_and_told(served: Home) -> None:
     desired.refresh()
     assert told == ["canary", "waiting"]
     assert what(desired) == (1, 3, "waiting", 0)
+
+
+def test_whatever_goes_wrong_the_ledger_is_looked_at_again(
+    served: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    desired = DesiredState(served, MODEL, poll_s=0.01)
+    desired.start()
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(Ledger, "tip", lambda _: 1 // 0)
+            until(lambda: desired.problem is not None)
+            assert what(desired) == UNDER_WAY
+        promote(served, 3, "c")
+        until(lambda: what(desired) == (1, 3, "waiting", 0))
+    finally:
+        desired.stop()
+    assert desired.problem is None
+    assert "ZeroDivisionError" in caplog.text
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

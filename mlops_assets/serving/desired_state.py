@@ -115,8 +115,12 @@ class DesiredState:
                 self._read()
             except LineageError as error:
                 if self.problem in (None, NOT_READ):
-                    logger.warning("serving the last known good release: %s", error.problem)
+                    logger.warning("serving the last known good release: %s", error)
                 self.problem = error.problem
+                return False
+            except Exception as error:  # a bug here must not end the thread: nobody would notice
+                logger.exception("serving the last known good release")
+                self.problem = f"The decision ledger cannot be understood ({type(error).__name__})."
                 return False
             if self.problem not in (None, NOT_READ):
                 logger.info("the ledger is read again")
@@ -153,12 +157,14 @@ class DesiredState:
         if known is not None and known not in {entry.computed for entry in entries}:
             raise LineageError(
                 "The decision ledger has lost rows that were read before, or they were changed.",
-                f"Bring it back from a backup; if it is right as it is, delete {COPY}.",
+                "Bring it back from a backup; if it is right as it is, stop the gateway, delete"
+                f" {COPY} and start it again.",
             )
         release = read_release(entries, self.model)
         self._rows, self._known = rows, Known(tuple(entries), release)
         self._tip = (entries[-1].entry, entries[-1].hash) if entries else None
-        if release.candidate is None or release.candidate.entry not in self.withdrawn:
+        waits = release.candidate is not None and release.candidate.entry in self.withdrawn
+        if self.withdrawn and not waits:
             self.withdrawn = {}  # what was decided here stands on the ledger, or is overtaken
 
     @property
