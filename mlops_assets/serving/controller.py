@@ -27,6 +27,7 @@ from mlops_assets.serving.experiment_state import releases_in_experiments
 from mlops_assets.serving.release_engines import Engines, ReleaseEngines
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, Incidents, StageVerdict, judge
+from mlops_assets.serving.rollout_evidence import Evidence
 from mlops_assets.serving.rollout_progress import Arms, Progress, seconds
 from mlops_assets.serving.shadow_report import ShadowReports
 
@@ -108,9 +109,20 @@ class Controller:
 
     def _tell(self) -> None:
         if (state := self._desired.state) != self._told:
+            if self._told is None or state.candidate != self._told.candidate:
+                self._forgive()
             self._told = state
             for listen in self.listeners:
                 listen(state)
+
+    def _forgive(self) -> None:
+        """A rollout begins or ends: what engines did before says nothing about it. Bytes that are
+        still not what was approved stay so."""
+        self._incidents = {
+            digest: Incidents(digest_mismatch=True)
+            for digest, found in self._incidents.items()
+            if found.digest_mismatch and self.ready(digest) is None
+        }
 
     def _of(self, digest: str) -> Incidents:
         return self._incidents.get(digest, Incidents())
@@ -143,8 +155,7 @@ class Controller:
             return release_steps.roll_back(release, reason, {"failure": failure.problem})
         arms = Arms.of(release)
         if release.stage == WAITING:
-            ready = self.ready(arms.stable) and self.ready(arms.candidate)
-            return release_steps.begin(candidate, self._first_percent()) if ready else None
+            return self._begun(release, candidate, arms)
         if self.ready(digest) is None and digest not in self._incidents:
             return None  # after a restart: its engine is on its way
         steps = release_steps.steps_of(known.entries, candidate)
@@ -158,6 +169,16 @@ class Controller:
         ready = self.ready(stable.decision.bundle.digest)
         return release_steps.release_first(stable) if ready else None
 
+    def _begun(self, release: ReleaseState, candidate: LedgerEntry, arms: Arms) -> Decision | None:
+        """The first step, once both engines are ready; none, if the candidate's broke meanwhile."""
+        nothing, found = Evidence(self._spec, SHADOW), self._of(arms.candidate)
+        verdict = judge(self._spec, SHADOW, 0, 0.0, nothing, total_s=0.0, incidents=found)
+        if verdict.action == ROLL_BACK:
+            numbers = {"verdict": release_steps.numbers(verdict)}
+            return release_steps.roll_back(release, verdict.reason, numbers)
+        ready = self.ready(arms.stable) and self.ready(arms.candidate)
+        return release_steps.begin(candidate, self._first_percent()) if ready else None
+
     def _first_percent(self) -> int:
         return 0 if self._spec.shadow_share > 0 else self._spec.next_percent(0)
 
@@ -169,7 +190,7 @@ class Controller:
         steps: list[LedgerEntry],
     ) -> Decision | None:
         spec = release_steps.with_steps(self._spec, steps)
-        evidence = self._caught_up(spec, release, candidate, arms, steps).evidence
+        evidence = self._evidence(spec, release, candidate, arms, steps)
         now = time.time()
         verdict = self.verdict = judge(
             spec,
@@ -190,21 +211,30 @@ class Controller:
         percent = spec.next_percent(release.percent)
         return release_steps.advance(candidate, percent, verdict.reason, numbers)
 
-    def _caught_up(
+    def _evidence(
         self,
         spec: ReleaseSpec,
         release: ReleaseState,
         candidate: LedgerEntry,
         arms: Arms,
         steps: list[LedgerEntry],
-    ) -> Progress:
-        """The evidence of the stage: read on, or from the beginning when it is a new one."""
+    ) -> Evidence:
+        """The evidence of the stage: read on, or from the beginning when it is a new one.
+
+        While the logs cannot be read there is none: nothing lets the candidate on, but what needs
+        no statistics and the deadline take it back.
+        """
         ours = [step for step in steps if step.decision.outcome == release.stage]
         key = (candidate.entry, release.stage)
-        if self._progress is None or self._progress[0] != key:
-            self._progress = (key, Progress(spec, self._serving, arms, ours))
-        self._progress[1].catch_up(ours)
-        return self._progress[1]
+        try:
+            if self._progress is None or self._progress[0] != key:
+                self._progress = (key, Progress(spec, self._serving, arms, ours))
+            self._progress[1].catch_up(ours)
+        except Exception:
+            logger.exception("the logs of the release cannot be read")
+            self._progress = None  # it was read half: going on would count requests twice
+            return Evidence(spec, release.stage)
+        return self._progress[1].evidence
 
     # Rows
 

@@ -8,7 +8,7 @@ is ready they get 503.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -88,20 +88,21 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
 
     controller.listeners.append(follow)
     gateway.metrics.watch(state.ledger_age, state.engines_up)
-    controlling = asyncio.create_task(controller.run(), name="controller")
-    announcing = asyncio.create_task(_announce(state), name="announcements")
-    guarding = asyncio.create_task(
-        watch_guardrails(home, settings.model, lambda: desired.entries, settings.release),
-        name="experiments",
-    )
+    guarding = watch_guardrails(home, settings.model, lambda: desired.entries, settings.release)
+    tasks = [
+        asyncio.create_task(guarding, name="experiments"),
+        asyncio.create_task(_announce(state), name="announcements"),
+        asyncio.create_task(controller.run(), name="controller"),
+    ]
+    for task in tasks:
+        task.add_done_callback(_lament)
     try:
         async with gateway.running():
             yield gateway
     finally:
-        for task in (guarding, announcing, controlling):
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)  # engines end, whatever these did
         flags.close()
         await manager.close()
         await asyncio.to_thread(desired.stop)
@@ -175,6 +176,12 @@ def provide_first_key(files: ServingHome) -> bool:
     _, token = api_keys.new_key(files.keys, FIRST_KEY, scopes)
     files.first_key.write_text(token + "\n", encoding="utf-8")
     return True
+
+
+def _lament(task: asyncio.Task[None]) -> None:
+    """Nobody waits for these tasks: without this one that died would be missed by nobody."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the gateway's %s ended: restart it", task.get_name(), exc_info=error)
 
 
 async def _announce(state: ServedState) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlops_assets.artifacts import LineageError
+from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.serving.upstream import Upstream
 
@@ -100,6 +100,10 @@ class ReleaseEngines:
         except LineageError as error:
             logger.error("version %d is not served: %s", entry.decision.version, error.problem)
             self.failures[digest] = Failure(error.problem, time.monotonic())
+        except Exception as error:  # a bug, or a machine that refuses: not to be tried in a rush
+            logger.exception("version %d is not served", entry.decision.version)
+            problem = f"its engine cannot be started ({type(error).__name__}: {error})"
+            self.failures[digest] = Failure(problem, time.monotonic())
         finally:
             del self._starting[digest]
             self._changed()
@@ -107,5 +111,7 @@ class ReleaseEngines:
     async def _retire(self, digest: str) -> None:
         try:
             await self._engines.retire(digest)
+        except Exception:
+            logger.exception("the engine of release %s was not taken down", digest[:SHORT])
         finally:
             del self._retiring[digest]

@@ -180,8 +180,9 @@ def _observation(arm: str, content: dict[str, Any], failed: bool, tool_calls: bo
 
 
 def first_segment(directory: Path, begun: float) -> Position:
-    """The first segment that was written to since then: the older ones hold nothing of it."""
-    for path in sorted(directory.glob("*.jsonl")):
-        if path.stat().st_mtime >= begun:
-            return Position(path.name, 0)
-    return Position()
+    """The first segment that was written to since then, or the last: the older ones hold nothing
+    of it."""
+    paths = sorted(directory.glob("*.jsonl"))
+    young = (path for path in paths if path.stat().st_mtime >= begun)
+    first = next(young, paths[-1] if paths else None)
+    return Position(first.name, 0) if first else Position()
