@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import requests
 
 from mlops_assets.feedback_record import last_votes
 from mlops_assets.request_record import CANARY
-from mlops_assets.serving import request_log
+from mlops_assets.serving import feedback, request_log
 from mlops_assets.serving.api_keys import CHAT, FEEDBACK, SCOPES, new_key
 from mlops_assets.serving.feedback import read_feedback
 from mlops_assets.serving.logged_requests import find_request
@@ -152,6 +154,21 @@ def test_a_vote_on_an_error_is_refused(gateway: RunningGateway, engine: EngineSe
     assert answer.status_code == 503
     told = vote(gateway, request_id=answer.headers["x-request-id"], rating="up")
     assert "no answer" in told.json()["error"]["message"]
+
+
+def test_votes_beyond_those_that_can_wait_are_shed(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each vote that waits for its search holds its text in memory."""
+    go_on = threading.Event()
+    monkeypatch.setattr(feedback, "find_request", lambda *_: go_on.wait(10) and None)
+    monkeypatch.setattr(feedback, "MOST_WAITING", 3)
+    with ThreadPoolExecutor(4) as callers:
+        answers = [callers.submit(vote, gateway, request_id="x", rating="up") for _ in range(4)]
+        first = next(as_completed(answers)).result()
+        go_on.set()
+    assert (first.status_code, first.headers["Retry-After"]) == (429, "1")
+    assert sorted(each.result().status_code for each in answers) == [404, 404, 404, 429]
 
 
 def test_what_cannot_be_kept_is_not_acknowledged(

@@ -20,7 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from mlops_assets.feedback_record import RATING, FeedbackRecord
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.logged_requests import find_request
-from mlops_assets.serving.refusal import NOT_FOUND, RATE_LIMIT, Refusal, invalid, unavailable
+from mlops_assets.serving.refusal import (
+    NOT_FOUND,
+    RATE_LIMIT,
+    Refusal,
+    invalid,
+    overloaded,
+    unavailable,
+)
 from mlops_assets.serving.request_log import LogFailed, SegmentLog
 from mlops_assets.serving.traffic_spec import TrafficSettings
 
@@ -29,6 +36,8 @@ logger = logging.getLogger(__name__)
 THUMBS = {"up": 1.0, "down": 0.0}
 SEARCHES = 2
 """At the same time: each reads the log at full speed."""
+MOST_WAITING = 64
+"""Votes that are taken on at the same time."""
 
 _RECORD = TypeAdapter(FeedbackRecord)
 
@@ -79,6 +88,7 @@ class Feedback:
         self._log, self._requests, self._settings = log, requests, settings
         self._hash_user = hash_user
         self._searches = asyncio.Semaphore(SEARCHES)
+        self._waiting = 0
         self._day = _today()
         self._votes = Counter(
             record.user
@@ -90,10 +100,17 @@ class Feedback:
         """Take a vote; when this returns it is on disk.
 
         Raises Refusal: 400 for what is no vote, 404 for a request that this key never made or that
-        is too old, 429 above the user's votes a day, 503 when the log cannot be written.
+        is too old, 429 above the user's votes a day and when too many wait, 503 when the log cannot
+        be written.
         """
         vote = _parse(body)
-        request = await self._find(vote, tenant)
+        if self._waiting >= MOST_WAITING:
+            raise overloaded()
+        self._waiting += 1
+        try:
+            request = await self._find(vote, tenant)
+        finally:
+            self._waiting -= 1
         self._count(request.user)
         record = FeedbackRecord(
             id=f"feedback-{secrets.token_hex(12)}",

@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 
 from mlops_assets.serving.api_keys import ApiKey
-from mlops_assets.serving.refusal import OVERLOADED, RATE_LIMIT, Refusal
+from mlops_assets.serving.refusal import RATE_LIMIT, Refusal, overloaded
 
 MINUTE = 60.0
 
@@ -99,7 +99,7 @@ class Admission:
         if self._free > 0 and not self._queue:
             self._free -= 1
         elif len(self._queue) >= self._most_waiting:
-            raise _overloaded()
+            raise overloaded()
         else:
             await self._wait()
         self.in_flight += 1
@@ -122,7 +122,7 @@ class Admission:
                 with suppress(ValueError):  # or it was passed over already
                     self._queue.remove(turn)
             if isinstance(error, TimeoutError):
-                raise _overloaded() from None
+                raise overloaded() from None
             raise
 
     def _hand_on(self) -> None:
@@ -132,13 +132,3 @@ class Admission:
                 turn.set_result(None)
                 return
         self._free += 1
-
-
-def _overloaded() -> Refusal:
-    return Refusal(
-        429,
-        OVERLOADED,
-        "The gateway has as many requests as it can take. Try again shortly.",
-        1.0,
-        code="overloaded",
-    )

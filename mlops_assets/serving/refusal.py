@@ -81,3 +81,14 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def unavailable(message: str, retry_after: float = 1.0, code: str | None = None) -> Refusal:
     """We cannot answer now, and may soon."""
     return Refusal(503, SERVER, message, retry_after, code=code)
+
+
+def overloaded() -> Refusal:
+    """More is asked at once than we take on."""
+    return Refusal(
+        429,
+        OVERLOADED,
+        "The gateway has as many requests as it can take. Try again shortly.",
+        1.0,
+        code="overloaded",
+    )

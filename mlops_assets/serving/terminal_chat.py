@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import typer
@@ -10,6 +11,7 @@ import typer
 from mlops_assets.artifacts import LineageError
 
 CONNECT_S, READ_S = 5, 120
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Conversation:
@@ -17,6 +19,9 @@ class Conversation:
 
     def __init__(self, url: str, key: str, model: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
+        self._session = requests.Session()
+        # A proxy is for addresses beyond this machine: it would see the key.
+        self._session.trust_env = urlsplit(self._url).hostname not in LOOPBACK
         self._headers = {"Authorization": f"Bearer {key}"}
         self._model = model
         self._messages: list[dict[str, str]] = []
@@ -58,7 +63,7 @@ class Conversation:
             for choice in data["choices"]:
                 part = choice["delta"].get("content") or ""
                 said.append(part)
-                typer.echo(part, nl=False)
+                typer.echo(_shown(part), nl=False)
         typer.echo("")
         return "".join(said)
 
@@ -80,7 +85,7 @@ class Conversation:
 
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
         try:
-            answer = requests.request(
+            answer = self._session.request(
                 method,
                 self._url + path,
                 headers=self._headers,
@@ -95,6 +100,14 @@ class Conversation:
         if answer.status_code != 200:
             raise LineageError(_problem(answer), "`mlops chat --help` tells of key and address.")
         return answer
+
+
+def _shown(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )
 
 
 def _problem(answer: requests.Response) -> str:
