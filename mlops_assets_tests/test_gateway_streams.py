@@ -1,6 +1,7 @@
 """Streams in the forms that servers give them, and bytes that are cut anywhere."""
 
 import itertools
+import time
 
 import orjson
 import pytest
@@ -91,6 +92,16 @@ def test_what_is_no_part_of_an_answer_is_garbage(data: bytes) -> None:
 )
 def test_the_forms_of_events(block: bytes, data: list[bytes]) -> None:
     assert Events(100).feed(block) == data
+
+
+def test_a_flood_without_an_end_holds_up_nobody() -> None:
+    """Each part is looked at once: 8 MiB in small parts would else take half a minute."""
+    events, began = Events(8 * 1024**2), time.process_time()
+    for _ in range(1024):
+        assert events.feed(b"x" * 8 * 1024) == []
+    with pytest.raises(Garbage):
+        events.feed(b"x")
+    assert time.process_time() - began < 5
 
 
 def test_what_is_no_stream_of_events_is_garbage() -> None:

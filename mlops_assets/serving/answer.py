@@ -16,6 +16,7 @@ from mlops_assets.serving.observations import ENGINE_NOT_FINITE
 from mlops_assets.serving.refusal import ENGINE, Refusal
 
 EVENT_END = re.compile(rb"\r?\n\r?\n")
+LONGEST_END = 4  # bytes
 NO_NUMBER = re.compile(rb"(?<=[:\[,\s])-?(?:NaN|Infinity)(?=\s*[,\]}])")
 DONE = b"[DONE]"
 
@@ -132,13 +133,18 @@ class Events:
 
     def __init__(self, largest: int) -> None:
         """``largest`` is the most bytes of one event."""
-        self._rest = b""
+        self._rest = bytearray()
         self._largest = largest
 
     def feed(self, block: bytes) -> list[bytes]:
         """The data of the events that are complete with this block. Raises Garbage."""
-        parts = EVENT_END.split(self._rest + block if self._rest else block)
-        self._rest = parts.pop()
+        # What was there is not searched again: a flood without an end would hold up everybody.
+        unsearched = max(0, len(self._rest) - LONGEST_END + 1)
+        self._rest += block
+        parts = []
+        if EVENT_END.search(self._rest, unsearched):
+            *parts, rest = EVENT_END.split(self._rest)
+            self._rest = bytearray(rest)
         if len(self._rest) > self._largest:
             raise Garbage
         return [data for part in parts if (data := _data(part))]
