@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from mlops_assets.artifacts import LineageError
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving import log_tail
+from mlops_assets.serving.budget_spec import BudgetSpec
 from mlops_assets.serving.log_tail import BEGINNING, Position, blocks
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets.serving.usage import NANO, Name, Totals, Usage
 from mlops_assets.serving.usage_ledger import UsageLedger, sum_of_log, usage_ledger
-from mlops_assets.serving.usage_report import differences
+from mlops_assets.serving.usage_report import differences, print_usage, usage_of
 
 DAY = "2026-11-22"
 
@@ -98,6 +99,19 @@ def test_totals_by_key_user_feature_and_prompt(ledger: UsageLedger) -> None:
         Name(DAY, "prompt", "p" * 64): Usage(3, 21, 11, 2_000_000),
     }
     assert ledger.totals("2026-11-23") == {}
+
+
+def test_people_are_shown_the_names_that_used_most(
+    ledger: UsageLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        append(ledger, line(number, user=f"{number:064}", tokens_in=number))
+    rows = usage_of(ledger, BudgetSpec(), DAY)
+    print_usage(rows, BudgetSpec(), DAY)
+    shown = capsys.readouterr().out
+    assert f"{29:064}" in shown
+    assert f"{0:064}" not in shown
+    assert "and 10 more: --json has all" in shown
 
 
 def test_nothing_is_counted_twice(ledger: UsageLedger) -> None:

@@ -101,10 +101,8 @@ def find(home: Home, model: str, name: str) -> Experiment:
     """The experiment of this name. Raises LineageError without any."""
     known = {one.terms.name: one for one in read_experiments(home.ledger.entries(), model)}
     if name not in known:
-        listed = ", ".join(known) or "none"
-        raise LineageError(
-            f"{model} has no experiment {name!r}.", f"Choose one of those there are: {listed}."
-        )
+        remedy = f"Choose one of {', '.join(known)}." if known else "Begin one first."
+        raise LineageError(f"{model} has no experiment {name!r}.", remedy)
     return known[name]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from mlops_assets.serving.log_tail import BEGINNING, Position
 from mlops_assets.serving.usage import MONEY, NANO, SCOPES, TOKENS, Name, Totals, Usage, merge
 from mlops_assets.serving.usage_ledger import UsageLedger, sum_of_log
 
+MOST_SHOWN = 20  # names of a scope
 WIDTH = 140  # where no terminal says how wide: room for a digest
 
 
@@ -76,7 +78,7 @@ def differences(ledger: UsageLedger) -> list[Difference]:
 
 
 def print_usage(rows: list[Row], spec: BudgetSpec, day: str) -> None:
-    """A table for people."""
+    """A table for people: of each scope the names that used most."""
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(width=WIDTH, highlight=False)
     if not rows:
@@ -87,10 +89,12 @@ def print_usage(rows: list[Row], spec: BudgetSpec, day: str) -> None:
         table.add_column(heading, overflow="fold")
     for heading in ("requests", "tokens", "of limit", spec.currency, "of limit"):
         table.add_column(heading, justify="right", no_wrap=True)
-    before = ""
-    for row in rows:
-        table.add_row(row.of.scope if row.of.scope != before else "", *_cells(row))
-        before = row.of.scope
+    for scope, group in groupby(rows, lambda row: row.of.scope):
+        named = list(group)
+        for place, row in enumerate(named[:MOST_SHOWN]):
+            table.add_row("" if place else scope, *_cells(row))
+        if rest := named[MOST_SHOWN:]:
+            table.add_row("", f"and {len(rest):,} more: --json has all")
     console.print(table)
 
 
