@@ -50,6 +50,18 @@ def test_concurrent_requests_cannot_pass_a_limit_together(
     assert differences(usage_ledger(gateway.files)) == []
 
 
+def test_the_official_client_does_not_try_again_what_is_spent_until_tomorrow(
+    engine: EngineServer, tmp_path: Path
+) -> None:
+    with (
+        serve_gateway(tmp_path, upstream_of(engine.url), daily_tokens_per_key=0) as gateway,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=2) as client,
+    ):
+        with pytest.raises(openai.RateLimitError, match="limit of 0 tokens"):
+            client.chat.completions.create(model=MODEL, messages=QUESTION)  # type: ignore[arg-type]
+        assert [record["status"] for record in gateway.records] == [429]
+
+
 def test_a_failed_request_gives_its_reservation_back(engine: EngineServer, tmp_path: Path) -> None:
     limits = {"daily_tokens_per_key": 400, "bytes_per_token": 1.0}
     with serve_gateway(tmp_path, upstream_of(engine.url), **limits) as gateway:

@@ -1,4 +1,4 @@
-"""The gateway's own log: JSON lines on standard error, one for every request among them.
+"""The gateway's own log: JSON lines on standard error, among them one for every chat request.
 
 A request's line says who asked, what became of it and how long it took, with its trace id. No text
 of a message and no key stands in it.
