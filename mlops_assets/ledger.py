@@ -46,6 +46,9 @@ GENESIS = "0" * 64
 """What the first row names as the hash of the row before it."""
 APPEND_ATTEMPTS = 50
 
+_BUNDLE = TypeAdapter(ReleaseBundle)  # made once: making it takes longer than reading a row
+_EVIDENCE = TypeAdapter(dict[str, Any])
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -246,8 +249,8 @@ def _entry(row: Mapping[str, Any], previous: str) -> LedgerEntry:
         content = json.loads(row["bundle"])
         if "versions" not in content:  # a row from before prompts and eval sets had versions
             content["versions"] = {"data": content["dataset"], "prompts": "", "eval_set": ""}
-        bundle = TypeAdapter(ReleaseBundle).validate_python(content)
-        evidence = TypeAdapter(dict[str, Any]).validate_python(json.loads(row["evidence"]))
+        bundle = _BUNDLE.validate_python(content)
+        evidence = _EVIDENCE.validate_python(json.loads(row["evidence"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise LineageError(
             f"Row {row['entry']} of the decision ledger cannot be read ({type(error).__name__}).",

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from mlops_assets.artifacts import LineageError
@@ -67,6 +68,7 @@ class Release:
         self.seen: list[ReleaseState] = []
         self.controller.listeners.append(self.seen.append)
         self._count, self.clock = 0, datetime.now(UTC)
+        self._digest = cache(lambda seed: make_bundle(home, seed).digest)
 
     @property
     def state(self) -> ReleaseState:
@@ -107,7 +109,7 @@ class Release:
         with (folder / "00000001.jsonl").open("a", encoding="utf-8") as stream:
             for _ in range(count):
                 self._count += 1
-                now, release = self.clock.isoformat(), make_bundle(self.home, seed).digest
+                now, release = self.clock.isoformat(), self._digest(seed)
                 record = FeedbackRecord(
                     id=f"v{self._count}",
                     timestamp=now,
@@ -123,7 +125,7 @@ class Release:
         """Log mirrored requests; ``candidate`` is what the candidate's side says otherwise."""
         folder = self.serving / "shadow"
         folder.mkdir(parents=True, exist_ok=True)
-        stable, other = (make_bundle(self.home, seed).digest for seed in "ab")
+        stable, other = (self._digest(seed) for seed in "ab")
         live = Side("fine", 20.0)
         with (folder / "00000001.jsonl").open("a", encoding="utf-8") as stream:
             for _ in range(count):
@@ -146,7 +148,7 @@ class Release:
         told: dict[str, Any] = {
             "id": f"r{self._count}",
             "timestamp": self.clock.isoformat(timespec="milliseconds"),
-            "release": make_bundle(self.home, seed).digest,
+            "release": self._digest(seed),
             "messages": [],
             "output": "fine",
             "status": 200,
