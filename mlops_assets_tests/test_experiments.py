@@ -19,6 +19,7 @@ from mlops_assets.promotion.audit import audit
 from mlops_assets.release_state import ReleaseState, read_release
 from mlops_assets.request_record import CHAMPION, OUTSIDE, RequestRecord
 from mlops_assets.serving import experiments, release_steps
+from mlops_assets.serving.experiment_progress import ExperimentProgress
 from mlops_assets.serving.experiment_state import read_experiments, releases_in_experiments
 from mlops_assets.serving.release_spec import ReleaseSpec
 from mlops_assets.serving.router import Router
@@ -243,6 +244,14 @@ def test_a_better_release_wins_by_its_users_votes(served: Served) -> None:
         experiments.stop(served.home, MODEL, "tone", "again", SPEC)
     with pytest.raises(LineageError, match="already"):
         served.start()
+
+
+def test_a_line_of_another_shape_is_passed_over(served: Served) -> None:
+    experiment = served.start()
+    served.met(USERS[0], "a", experiment="tone")
+    served.met(USERS[1], "b")
+    progress = ExperimentProgress(served.home.root / "serving", experiment, SPEC)
+    assert progress.catch_up().assigned == progress.catch_up().assigned == {"a": 0, "b": 1}
 
 
 def test_the_gateway_ends_what_does_harm(served: Served) -> None:

@@ -45,7 +45,7 @@ class ExperimentProgress:
             for content in self._read(name):
                 try:
                     take(self, content)
-                except (KeyError, TypeError, ValueError):
+                except (KeyError, TypeError, ValueError, AttributeError):
                     continue  # no record of ours
         return self.test
 

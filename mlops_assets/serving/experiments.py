@@ -121,13 +121,15 @@ async def watch_guardrails(
         progress = {each: progress[each] for each in progress if each in _starts(running)}
         for one in running:
             entry = one.started.entry
-            watched = progress.setdefault(entry, ExperimentProgress(serving, one, guardrails))
             try:
-                await asyncio.to_thread(_guard, home, one, watched)
+                if entry not in progress:
+                    progress[entry] = ExperimentProgress(serving, one, guardrails)
+                await asyncio.to_thread(_guard, home, one, progress[entry])
             except LineageError as error:
                 logger.warning("the experiment %s cannot be ended: %s", one.terms.name, error)
             except Exception:
                 logger.exception("the guardrails of %s could not be looked at", one.terms.name)
+                progress.pop(entry, None)  # it was read half: going on would count some twice
         await asyncio.sleep(every)
 
 
