@@ -26,7 +26,7 @@ def rollback(
     Works whether a gateway runs or not; a running one follows within a second.
     """
     from mlops_assets.promotion.registry import reconcile
-    from mlops_assets.serving.rollback import roll_back
+    from mlops_assets.serving.rollout.rollback import roll_back
 
     home = Home.from_environment()
     done = roll_back(home, name, reason, load_key(key, key_file(home, name)), model=model)

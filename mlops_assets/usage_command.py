@@ -26,10 +26,10 @@ def usage(
 
     With --check, exit code 1 if the budget ledger is not the sum of the request log.
     """
+    from mlops_assets.serving.accounting.usage_ledger import usage_ledger
+    from mlops_assets.serving.accounting.usage_report import differences, print_usage, usage_of
     from mlops_assets.serving.gateway_spec import GatewaySpec, read_settings
     from mlops_assets.serving.serving_home import ServingHome
-    from mlops_assets.serving.usage_ledger import usage_ledger
-    from mlops_assets.serving.usage_report import differences, print_usage, usage_of
 
     ledger = usage_ledger(ServingHome.of(Home.from_environment()))
     if check:

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from mlops_assets.sentence_encoder import SentenceEncoder, packaged_encoder
-from mlops_assets.serving.cache_spec import CacheSpec
-from mlops_assets.serving.semantic_index import NUMBER, SemanticIndex
+from mlops_assets.serving.caching.cache_spec import CacheSpec
+from mlops_assets.serving.caching.semantic_index import NUMBER, SemanticIndex
 
 THRESHOLDS = [round(0.80 + step / 100, 2) for step in range(20)]
 TARGET = 0.03

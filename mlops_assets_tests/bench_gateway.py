@@ -23,7 +23,7 @@ import yaml
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.profiles import PROJECT
-from mlops_assets.serving.api_keys import CHAT, new_key
+from mlops_assets.serving.gateway.api_keys import CHAT, new_key
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.engine_server import free_port

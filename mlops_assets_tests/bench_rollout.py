@@ -17,12 +17,12 @@ from scipy.stats import binomtest, norm
 
 from mlops_assets.progress import Advance, progress
 from mlops_assets.request_record import CANARY, SHADOW
-from mlops_assets.serving.arm_statistics import ArmStatistics
-from mlops_assets.serving.experiment_plan import ExperimentPlan
-from mlops_assets.serving.experiment_test import ExperimentTest
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollout import ADVANCE, ROLL_BACK, judge
-from mlops_assets.serving.rollout_evidence import Evidence
+from mlops_assets.serving.rollout.arm_statistics import ArmStatistics
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.rollout import ADVANCE, ROLL_BACK, judge
+from mlops_assets.serving.rollout.rollout_evidence import Evidence
+from mlops_assets.serving.traffic.experiment_decision import ExperimentTest
+from mlops_assets.serving.traffic.experiment_plan import ExperimentPlan
 from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.simulated_traffic import LOOK_S, REQUESTS_PER_S, Look, Scenario, looks
 

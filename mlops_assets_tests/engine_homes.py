@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 
 from mlops_assets.home import Home
-from mlops_assets.serving.engine_manager import EngineManager, EngineState
-from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.engines.engine_manager import EngineManager, EngineState
+from mlops_assets.serving.engines.engine_spec import EngineSpec
+from mlops_assets.serving.gateway.upstream import Upstream
 
 QUICK = {
     "engine": "vllm",

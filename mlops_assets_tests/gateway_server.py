@@ -10,14 +10,14 @@ from typing import Any
 
 import orjson
 
-from mlops_assets.serving.api_keys import SCOPES, new_key
-from mlops_assets.serving.application import make_app
-from mlops_assets.serving.gateway import Gateway
+from mlops_assets.serving.gateway.api_keys import SCOPES, new_key
+from mlops_assets.serving.gateway.application import make_app
+from mlops_assets.serving.gateway.gateway import Gateway
+from mlops_assets.serving.gateway.server import GatewayServer, address, listen, make_server
+from mlops_assets.serving.gateway.upstream import Upstream
 from mlops_assets.serving.gateway_spec import GatewaySpec
-from mlops_assets.serving.route import OneUpstream, Routes
-from mlops_assets.serving.server import GatewayServer, address, listen, make_server
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.traffic.route import OneUpstream, Routes
 
 MODEL = "support-tickets"
 RELEASE = "ab" * 32

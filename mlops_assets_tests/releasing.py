@@ -14,11 +14,11 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.release_state import ReleaseState, read_release
 from mlops_assets.request_record import CANARY, CHAMPION, RequestRecord
-from mlops_assets.serving.controller import Controller
-from mlops_assets.serving.desired_state import DesiredState
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.shadow_pairs import ShadowPair, Side
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.rollout.controller import Controller
+from mlops_assets.serving.rollout.desired_state import DesiredState
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.traffic.shadow_pairs import ShadowPair, Side
 from mlops_assets_tests.releases import MODEL, make_bundle
 
 QUICK = ReleaseSpec(

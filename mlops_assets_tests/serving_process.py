@@ -17,7 +17,7 @@ import yaml
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 from mlops_assets.release_state import STEPS
-from mlops_assets.serving import api_keys
+from mlops_assets.serving.gateway import api_keys
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.engine_server import EngineProcess, EngineServer, free_port
 from mlops_assets_tests.releases import MODEL

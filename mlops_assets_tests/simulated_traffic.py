@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlops_assets.request_record import CANARY, CHAMPION
-from mlops_assets.serving.arm_statistics import LOG_STEP, ArmStatistics
-from mlops_assets.serving.observations import Observation
+from mlops_assets.serving.records.observations import Observation
+from mlops_assets.serving.rollout.arm_statistics import LOG_STEP, ArmStatistics
 
 LOOK_S = 30
 REQUESTS_PER_S = 5

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
-from mlops_assets.serving.api_keys import ADMIN, CHAT, KeyRing, new_key, read_keys, revoke
+from mlops_assets.serving.gateway.api_keys import ADMIN, CHAT, KeyRing, new_key, read_keys, revoke
 from mlops_assets.serving.serving_home import ServingHome
 
 

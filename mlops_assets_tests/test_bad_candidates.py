@@ -7,7 +7,7 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK
-from mlops_assets.serving.desired_state import COPY
+from mlops_assets.serving.rollout.desired_state import COPY
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import find_breach, is_clean

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from mlops_assets.serving.assignment import Assignment, Experiments
-from mlops_assets.serving.bucketing import bucket
+from mlops_assets.serving.traffic.assignment import Assignment, Experiments
+from mlops_assets.serving.traffic.bucketing import bucket
 
 USERS = [f"{number:064x}" for number in range(100_000)]
 INDEPENDENT = 0.001  # p value; the users are fixed, so each test gives one and the same

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mlops_assets.serving.budget_spec import BudgetSpec
-from mlops_assets.serving.budgets import Amount, Budgets, Names
-from mlops_assets.serving.prices import cost
-from mlops_assets.serving.refusal import Refusal
+from mlops_assets.serving.accounting.budget_spec import BudgetSpec
+from mlops_assets.serving.accounting.budgets import Amount, Budgets, Names
+from mlops_assets.serving.accounting.prices import cost
+from mlops_assets.serving.accounting.usage import NANO
+from mlops_assets.serving.accounting.usage_ledger import UsageLedger, sum_of_log, usage_ledger
+from mlops_assets.serving.gateway.refusal import Refusal
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.serving.usage import NANO
-from mlops_assets.serving.usage_ledger import UsageLedger, sum_of_log, usage_ledger
 from mlops_assets_tests.conftest import Webhook
 from mlops_assets_tests.test_usage_ledger import DAY, append, line, record
 

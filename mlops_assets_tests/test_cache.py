@@ -10,16 +10,16 @@ import pytest
 import requests
 
 from mlops_assets.request_record import CANARY, CHAMPION
-from mlops_assets.serving.answer import Answer
-from mlops_assets.serving.api_keys import CHAT, new_key
-from mlops_assets.serving.cache import AnswerCache
-from mlops_assets.serving.cache_spec import CacheSpec
-from mlops_assets.serving.cached_answer import CachedAnswer
-from mlops_assets.serving.chat_request import parse
-from mlops_assets.serving.exact_cache import OVERHEAD, ExactCache
+from mlops_assets.serving.caching.cache import AnswerCache
+from mlops_assets.serving.caching.cache_spec import CacheSpec
+from mlops_assets.serving.caching.cached_answer import CachedAnswer
+from mlops_assets.serving.caching.exact_cache import OVERHEAD, ExactCache
+from mlops_assets.serving.gateway.answer import Answer
+from mlops_assets.serving.gateway.api_keys import CHAT, new_key
+from mlops_assets.serving.gateway.chat_request import parse
+from mlops_assets.serving.gateway.upstream import Upstream
 from mlops_assets.serving.gateway_spec import GatewaySpec
-from mlops_assets.serving.route import Route
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.traffic.route import Route
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import (
     MODEL,

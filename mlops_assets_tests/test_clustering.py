@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.request_record import CANARY, CHAMPION
-from mlops_assets.serving.clustering import FEWEST_USERS, Clustering
-from mlops_assets.serving.observations import Observation
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollout_criteria import compared
-from mlops_assets.serving.rollout_evidence import Evidence
+from mlops_assets.serving.records.observations import Observation
+from mlops_assets.serving.rollout.clustering import FEWEST_USERS, Clustering
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.rollout_criteria import compared
+from mlops_assets.serving.rollout.rollout_evidence import Evidence
 from mlops_assets.verdicts import FAIL
 
 named = st.lists(st.tuples(st.sampled_from(["", "a", "b", "c", "d", "e", "f"]), st.booleans()))

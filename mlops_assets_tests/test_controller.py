@@ -11,9 +11,9 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK, Ledger
 from mlops_assets.promotion.audit import audit
 from mlops_assets.request_record import CANARY, LEFT
-from mlops_assets.serving.observations import ENGINE_NOT_FINITE, ENGINE_REFUSED
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.release_steps import begin, roll_back
+from mlops_assets.serving.records.observations import ENGINE_NOT_FINITE, ENGINE_REFUSED
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.release_steps import begin, roll_back
 from mlops_assets_tests.releases import make_bundle
 from mlops_assets_tests.releasing import QUICK, Release
 from mlops_assets_tests.served_homes import promote

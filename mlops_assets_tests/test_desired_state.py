@@ -15,8 +15,8 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import Ledger
 from mlops_assets.release_check import verify_release
-from mlops_assets.serving.desired_state import COPY, DesiredState
-from mlops_assets.serving.release_steps import begin, release_first
+from mlops_assets.serving.rollout.desired_state import COPY, DesiredState
+from mlops_assets.serving.rollout.release_steps import begin, release_first
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
 

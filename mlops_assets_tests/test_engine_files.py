@@ -1,6 +1,7 @@
 """Nobody is served an unverified byte: before the start, while it loads, while it answers."""
 
 import asyncio
+import errno
 import os
 import shutil
 import time
@@ -11,7 +12,8 @@ import pytest
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
-from mlops_assets.serving.release_files import ReleaseFiles, remove_copies
+from mlops_assets.serving.engines.release_files import ReleaseFiles, remove_copies
+from mlops_assets.serving.engines.served_release import ServedRelease
 from mlops_assets_tests.engine_homes import answer, is_running, managing, until
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.releases import request
@@ -90,6 +92,32 @@ def test_an_engine_dies_when_its_files_change_and_comes_back_with_them(
 
     asyncio.run(scenario())
     assert told == [entry.decision.bundle.digest]
+
+
+def test_a_disk_that_fails_for_a_moment_keeps_no_engine_down(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, hashes = promote(home, 1, "a"), ServedRelease._hash
+    path = weights(home, entry)
+    approved, failed = path.read_bytes(), list[ServedRelease]()
+
+    def fail_once(served: ServedRelease) -> None:
+        if served.fault is not None and not failed:
+            failed.append(served)
+            raise OSError(errno.EIO, "Input/output error")
+        hashes(served)
+
+    async def scenario() -> None:
+        async with managing(home, install(tmp_path)) as manager:
+            await manager.ensure(entry)
+            path.write_bytes(approved[::-1])
+            await until(manager, lambda state: state.state == "tampered")
+            monkeypatch.setattr(ServedRelease, "_hash", fail_once)
+            path.write_bytes(approved)
+            await until(manager, lambda state: state.state == "ready")
+
+    asyncio.run(scenario())
+    assert failed
 
 
 def test_others_on_the_same_base_go_on(home: Home, tmp_path: Path) -> None:

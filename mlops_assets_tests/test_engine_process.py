@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.serving.engine_probe import has_token
-from mlops_assets.serving.engine_process import EngineProcess, reserve_port
-from mlops_assets.serving.engine_spec import EngineSpec
+from mlops_assets.serving.engines.engine_probe import has_token
+from mlops_assets.serving.engines.engine_process import EngineProcess, reserve_port
+from mlops_assets.serving.engines.engine_spec import EngineSpec
 
 
 def run(command: list[str], log: Path) -> EngineProcess:

@@ -13,8 +13,8 @@ import pytest
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.serving.engine_manager import EngineManager
-from mlops_assets.serving.engine_spec import EngineSpec
+from mlops_assets.serving.engines.engine_manager import EngineManager
+from mlops_assets.serving.engines.engine_spec import EngineSpec
 from mlops_assets_tests.engine_homes import answer, asked_of, is_running, managing, switch, until
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.engine_server import serve_engine

@@ -18,12 +18,13 @@ from mlops_assets.ledger import LedgerEntry
 from mlops_assets.promotion.audit import audit
 from mlops_assets.release_state import ReleaseState, read_release
 from mlops_assets.request_record import CHAMPION, OUTSIDE, RequestRecord
-from mlops_assets.serving import experiments, release_steps
-from mlops_assets.serving.experiment_progress import ExperimentProgress
-from mlops_assets.serving.experiment_state import read_experiments, releases_in_experiments
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.router import Router
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.rollout import release_steps
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.traffic import experiments
+from mlops_assets.serving.traffic.experiment_progress import ExperimentProgress
+from mlops_assets.serving.traffic.experiment_state import read_experiments, releases_in_experiments
+from mlops_assets.serving.traffic.router import Router
 from mlops_assets_tests.releases import MODEL, request
 from mlops_assets_tests.served_homes import promote
 

@@ -14,11 +14,11 @@ import requests
 
 from mlops_assets.feedback_record import last_votes
 from mlops_assets.request_record import CANARY
-from mlops_assets.serving import feedback, request_log
-from mlops_assets.serving.api_keys import CHAT, FEEDBACK, SCOPES, new_key
-from mlops_assets.serving.feedback import read_feedback
-from mlops_assets.serving.logged_requests import find_request
-from mlops_assets.serving.route import Route
+from mlops_assets.serving.gateway.api_keys import CHAT, FEEDBACK, SCOPES, new_key
+from mlops_assets.serving.records import feedback, request_log
+from mlops_assets.serving.records.feedback import read_feedback
+from mlops_assets.serving.records.logged_requests import find_request
+from mlops_assets.serving.traffic.route import Route
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import (
     MODEL,

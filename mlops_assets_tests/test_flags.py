@@ -10,9 +10,9 @@ import pytest
 from openfeature import api
 
 from mlops_assets.profiles import PROJECT
-from mlops_assets.serving import flags as flag_names
-from mlops_assets.serving.flag_file import FlagFile
-from mlops_assets.serving.flags import Flags, make_flags
+from mlops_assets.serving.traffic import flags as flag_names
+from mlops_assets.serving.traffic.flag_file import FlagFile
+from mlops_assets.serving.traffic.flags import Flags, make_flags
 
 ALL = "flags: {canary: {state: ENABLED, variants: {in: true, out: false}, defaultVariant: in}}"
 NONE = ALL.replace("defaultVariant: in", "defaultVariant: out")

@@ -9,9 +9,9 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, SHADOW
+from mlops_assets.serving.accounting.usage_ledger import sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.usage_report import differences
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.serving.usage_ledger import sum_of_log, usage_ledger
-from mlops_assets.serving.usage_report import differences
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_process import (

@@ -11,8 +11,8 @@ import openai
 import pytest
 import requests
 
-from mlops_assets.serving.api_keys import ADMIN, CHAT, new_key
-from mlops_assets.serving.limits import Bucket
+from mlops_assets.serving.gateway.api_keys import ADMIN, CHAT, new_key
+from mlops_assets.serving.gateway.limits import Bucket
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 

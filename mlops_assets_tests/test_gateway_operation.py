@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mlops_assets.serving.access_log import make_access_log
-from mlops_assets.serving.api_keys import ADMIN, CHAT, new_key
-from mlops_assets.serving.gateway import Gateway
-from mlops_assets.serving.tracing import NoSpans, Spans, make_tracing
+from mlops_assets.serving.gateway.access_log import make_access_log
+from mlops_assets.serving.gateway.api_keys import ADMIN, CHAT, new_key
+from mlops_assets.serving.gateway.gateway import Gateway
+from mlops_assets.serving.gateway.tracing import NoSpans, Spans, make_tracing
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.serving.answer import Answer, Events, Garbage, NotFinite
+from mlops_assets.serving.gateway.answer import Answer, Events, Garbage, NotFinite
 
 ID, MODEL = "chatcmpl-" + "0" * 32, "tickets"
 

@@ -10,8 +10,8 @@ import pytest
 from openfeature import api
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.serving.flags import Flags, make_flags
-from mlops_assets.serving.growthbook_flags import growthbook_provider
+from mlops_assets.serving.traffic.flags import Flags, make_flags
+from mlops_assets.serving.traffic.growthbook_flags import growthbook_provider
 
 KEY = "sdk-test"
 FEATURES = {

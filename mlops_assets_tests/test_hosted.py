@@ -13,9 +13,9 @@ import requests
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
-from mlops_assets.serving.engine_manager import EngineManager
-from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.engines.engine_manager import EngineManager
+from mlops_assets.serving.engines.engine_spec import EngineSpec
+from mlops_assets.serving.gateway.upstream import Upstream
 from mlops_assets_tests.engine_server import EngineServer, free_port, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, serve_gateway
 from mlops_assets_tests.litellm_venv import program, running
@@ -71,7 +71,13 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
             "OPENAI_BASE_URL": second.url,
             "MLOPS_HOSTED_KEY": OUR_KEY,
         }
-        server = [program("python"), "-m", "mlops_assets.serving.hosted", "--port", str(port)]
+        server = [
+            program("python"),
+            "-m",
+            "mlops_assets.serving.engines.hosted",
+            "--port",
+            str(port),
+        ]
         url = f"http://127.0.0.1:{port}"
         with running([*server, *words], f"{url}/health", log, environment):
             yield Hosted(url, first, second, log)

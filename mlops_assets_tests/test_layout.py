@@ -83,7 +83,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_imports_no_other_stage(stage: str) -> None:
     others = {f"mlops_assets.{name}" for name in STAGES - {stage}}
-    for path in (PACKAGE / stage).glob("*.py"):
+    for path in (PACKAGE / stage).rglob("*.py"):
         crossed = {
             name for name in imports(path) for other in others if name.startswith(f"{other}.")
         }
@@ -99,7 +99,7 @@ def test_only_definitions_and_the_command_know_the_stages() -> None:
 
 def test_domain_code_does_not_know_dagster_or_resources() -> None:
     for stage in STAGES:
-        for path in (PACKAGE / stage).glob("*.py"):
+        for path in (PACKAGE / stage).rglob("*.py"):
             if path.name != "defs.py":
                 assert not imports(path) & {"dagster", "mlops_assets.resources"}, path
 

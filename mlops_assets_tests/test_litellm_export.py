@@ -14,7 +14,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.release_state import read_release
-from mlops_assets.serving.litellm_export import (
+from mlops_assets.serving.litellm_proxy.litellm_export import (
     CONFIG,
     HOOK,
     STATE,
@@ -22,7 +22,7 @@ from mlops_assets.serving.litellm_export import (
     Export,
     everybody_is_eligible,
 )
-from mlops_assets.serving.release_steps import advance, begin, release_first, roll_back
+from mlops_assets.serving.rollout.release_steps import advance, begin, release_first, roll_back
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
 

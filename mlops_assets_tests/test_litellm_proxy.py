@@ -14,13 +14,13 @@ import yaml
 from mlops_assets.home import Home
 from mlops_assets.ledger import Decision
 from mlops_assets.release_state import read_release
-from mlops_assets.serving.flags import make_flags
-from mlops_assets.serving.gateway import Gateway
-from mlops_assets.serving.litellm_export import CONFIG, STATE, Engines, Export
-from mlops_assets.serving.release_steps import advance, begin, release_first, roll_back
-from mlops_assets.serving.router import Router
+from mlops_assets.serving.gateway.gateway import Gateway
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.litellm_proxy.litellm_export import CONFIG, STATE, Engines, Export
+from mlops_assets.serving.rollout.release_steps import advance, begin, release_first, roll_back
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.traffic.flags import make_flags
+from mlops_assets.serving.traffic.router import Router
 from mlops_assets_tests.engine_replies import Asked
 from mlops_assets_tests.engine_server import EngineServer, free_port, serve_engine
 from mlops_assets_tests.litellm_venv import program, running

@@ -3,7 +3,7 @@
 import pytest
 
 from mlops_assets.request_record import RequestRecord
-from mlops_assets.serving.observations import ENGINE_BUSY, ENGINE_REFUSED, counts_as_failure
+from mlops_assets.serving.records.observations import ENGINE_BUSY, ENGINE_REFUSED, counts_as_failure
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.request_record import CANARY
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollout_progress import first_segment
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.rollout_progress import first_segment
 from mlops_assets_tests.releases import make_bundle
 from mlops_assets_tests.releasing import QUICK, Release
 from mlops_assets_tests.served_homes import promote

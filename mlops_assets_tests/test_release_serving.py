@@ -12,13 +12,13 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.release_state import ReleaseState, read_release
-from mlops_assets.serving.api_keys import SCOPES, new_key
-from mlops_assets.serving.application import make_app
+from mlops_assets.serving.gateway.api_keys import SCOPES, new_key
+from mlops_assets.serving.gateway.application import make_app
+from mlops_assets.serving.gateway.lifecycle import Settings, open_gateway
+from mlops_assets.serving.gateway.server import address, listen, make_server
 from mlops_assets.serving.gateway_spec import GatewaySpec
-from mlops_assets.serving.lifecycle import Settings, open_gateway
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollback import roll_back
-from mlops_assets.serving.server import address, listen, make_server
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.rollback import roll_back
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.releases import MODEL, make_bundle, stranger

@@ -7,7 +7,7 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK, SHADOW
-from mlops_assets.serving.rollback import roll_back
+from mlops_assets.serving.rollout.rollback import roll_back
 from mlops_assets_tests.commands import run_command
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.releases import MODEL, enlist

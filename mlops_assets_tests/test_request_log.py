@@ -13,7 +13,7 @@ import pytest
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.prediction_log import PredictionLogSpec, collect
 from mlops_assets.request_record import SHADOW, RequestRecord
-from mlops_assets.serving.request_log import LogFailed, SegmentLog
+from mlops_assets.serving.records.request_log import LogFailed, SegmentLog
 from mlops_assets_tests.gateway_server import read_log
 
 MIB = 1024**2
@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_takes_the_record_back(tmp_path: Path) -> None:
     program = f"""
 import resource, signal, sys
 from pathlib import Path
-from mlops_assets.serving.request_log import LogFailed, SegmentLog
+from mlops_assets.serving.records.request_log import LogFailed, SegmentLog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 log = SegmentLog(Path({str(tmp_path)!r}), {MIB})

@@ -28,7 +28,7 @@ from mlops_assets.promotion.pruning import prune
 from mlops_assets.promotion.spec import RetentionSpec
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RegisteredModelRef
-from mlops_assets.serving.served_model import served_recipe
+from mlops_assets.serving.engines.served_model import served_recipe
 from mlops_assets_tests.retention_rows import NOTHING_SPARED, lies, parts, write_row
 from mlops_assets_tests.submissions import NAME, build, client, make_submission, register
 

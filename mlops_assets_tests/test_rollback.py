@@ -22,9 +22,9 @@ from mlops_assets.refs import RegisteredModelRef
 from mlops_assets.release_check import find_void, verify_release
 from mlops_assets.release_state import read_release
 from mlops_assets.rollback_statement import statement
-from mlops_assets.serving.release_steps import release_first
-from mlops_assets.serving.release_steps import roll_back as rollback_row
-from mlops_assets.serving.rollback import RolledBack, roll_back
+from mlops_assets.serving.rollout.release_steps import release_first
+from mlops_assets.serving.rollout.release_steps import roll_back as rollback_row
+from mlops_assets.serving.rollout.rollback import RolledBack, roll_back
 from mlops_assets.statements import signed
 from mlops_assets_tests.releases import MODEL, enlist, make_bundle, make_gate, request, stranger
 from mlops_assets_tests.served_homes import promote
@@ -123,7 +123,7 @@ def test_whoever_comes_second_is_told(two: Home, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as earlier:
         earlier.setattr("mlops_assets.ledger.Ledger.entries", lambda _: list(entries))
         earlier.setattr(
-            "mlops_assets.serving.rollback.release_steps.roll_back",
+            "mlops_assets.serving.rollout.rollback.release_steps.roll_back",
             lambda *args: (earlier.undo(), two.ledger.append(automatic), rollback_row(*args))[-1],
         )
         with pytest.raises(LineageError, match=r"restored already.*errors"):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
-from mlops_assets.serving.arm_statistics import ArmStatistics, latency_step
-from mlops_assets.serving.observations import Observation
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.rollout import (
+from mlops_assets.serving.records.observations import Observation
+from mlops_assets.serving.rollout.arm_statistics import ArmStatistics, latency_step
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.rollout import (
     ADVANCE,
     HOLD,
     ROLL_BACK,
@@ -21,7 +21,7 @@ from mlops_assets.serving.rollout import (
     StageVerdict,
     judge,
 )
-from mlops_assets.serving.rollout_evidence import ALPHA_SHARES, Evidence
+from mlops_assets.serving.rollout.rollout_evidence import ALPHA_SHARES, Evidence
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
 
 SPEC = ReleaseSpec()

@@ -10,9 +10,9 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry
 from mlops_assets.release_state import ReleaseState, read_release
 from mlops_assets.request_record import CANARY, CHAMPION, OUTSIDE
-from mlops_assets.serving.refusal import Refusal
-from mlops_assets.serving.router import Router
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.gateway.refusal import Refusal
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.traffic.router import Router
 from mlops_assets_tests.release_stories import Story
 from mlops_assets_tests.releases import MODEL, make_bundle
 

@@ -15,9 +15,9 @@ import pytest
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.sentence_encoder import PACKAGE, SentenceEncoder, packaged_encoder
-from mlops_assets.serving import semantic_cache
-from mlops_assets.serving.cache_spec import CacheSpec
-from mlops_assets.serving.semantic_cache import SemanticCache, Worker
+from mlops_assets.serving.caching import semantic_cache
+from mlops_assets.serving.caching.cache_spec import CacheSpec
+from mlops_assets.serving.caching.semantic_cache import SemanticCache, Worker
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 from mlops_assets_tests.small_encoder import make_encoder
@@ -158,7 +158,7 @@ def test_the_encoder(encoder: Path, tmp_path: Path) -> None:
 def test_the_gateway_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "qdrant_client", "numpy", "dagster", "mlflow", PACKAGE)
     program = (
-        "import sys, mlops_assets.serving.application;"
+        "import sys, mlops_assets.serving.gateway.application;"
         f"print(sorted(name for name in {heavy!r} if name in sys.modules))"
     )
     found = subprocess.run(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mlops_assets.serving.semantic_index import SemanticIndex
+from mlops_assets.serving.caching.semantic_index import SemanticIndex
 
 SCOPE, OTHER = "a" * 64, "b" * 64
 ANGLES = {"router": 0, "my router": 10, "a router": 25, "invoice": 90, "pay 5": 180, "pay 6": 180}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.serving.sequential import (
+from mlops_assets.serving.rollout.sequential import (
     Bet,
     Excess,
     Expected,

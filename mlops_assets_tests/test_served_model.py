@@ -15,11 +15,11 @@ from mlops_assets.home import Home
 from mlops_assets.model_loading import load_model
 from mlops_assets.refs import EvalReportRef, ReleaseBundle, SplitsRef, read_rows
 from mlops_assets.release_check import template_digest
-from mlops_assets.serving.engine_manager import EngineManager
-from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets.serving.engines import request_fields
-from mlops_assets.serving.lora_adapters import is_loadable
-from mlops_assets.serving.served_model import find_served_model, served_model, served_recipe
+from mlops_assets.serving.engines.engine_manager import EngineManager
+from mlops_assets.serving.engines.engine_plans import request_fields
+from mlops_assets.serving.engines.engine_spec import EngineSpec
+from mlops_assets.serving.engines.lora_adapters import is_loadable
+from mlops_assets.serving.engines.served_model import find_served_model, served_model, served_recipe
 from mlops_assets.template_messages import with_system
 from mlops_assets.training.adapters import adapter_config, save_weights
 from mlops_assets.training.quiet import quiet_libraries

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from mlops_assets.profiles import PROJECT
 from mlops_assets.serving.gateway_spec import GatewaySpec
-from mlops_assets.serving.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
 
 PAGES = ("gateway", "engines", "litellm", "traffic", "release", "budgets", "cache")
 DEFAULTS = {

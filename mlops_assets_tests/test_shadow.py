@@ -9,9 +9,9 @@ import openai
 import pytest
 
 from mlops_assets.request_record import CHAMPION
-from mlops_assets.serving import shadow
-from mlops_assets.serving.route import Route
-from mlops_assets.serving.shadow_pairs import ShadowPair, read_pairs
+from mlops_assets.serving.traffic import shadow
+from mlops_assets.serving.traffic.route import Route
+from mlops_assets.serving.traffic.shadow_pairs import ShadowPair, read_pairs
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import (
     MODEL,

@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.home import Home
 from mlops_assets.release_view import SHADOW_PAGE, SHADOW_REPORT
 from mlops_assets.request_record import CANARY, CHAMPION
-from mlops_assets.serving.shadow_report import REPORT
+from mlops_assets.serving.traffic.shadow_report import REPORT
 from mlops_assets.state import read_state
 from mlops_assets_tests.releasing import QUICK, Release
 from mlops_assets_tests.served_homes import promote

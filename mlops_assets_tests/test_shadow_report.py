@@ -13,13 +13,13 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.release_view import SHADOW_PAGE
 from mlops_assets.request_record import SHADOW
-from mlops_assets.serving import shadow_report
-from mlops_assets.serving.release_spec import ReleaseSpec
-from mlops_assets.serving.release_steps import numbers
-from mlops_assets.serving.rollout import judge
-from mlops_assets.serving.rollout_evidence import Evidence
-from mlops_assets.serving.shadow_comparison import compare
-from mlops_assets.serving.shadow_pairs import ShadowPair, Side
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.release_steps import numbers
+from mlops_assets.serving.rollout.rollout import judge
+from mlops_assets.serving.rollout.rollout_evidence import Evidence
+from mlops_assets.serving.traffic import shadow_report
+from mlops_assets.serving.traffic.shadow_comparison import compare
+from mlops_assets.serving.traffic.shadow_pairs import ShadowPair, Side
 
 STABLE, CANDIDATE = "ab" * 32, "cd" * 32
 LABELS = ("billing", "hardware", "network")
@@ -152,7 +152,9 @@ def test_the_gateway_has_it_made_apart(home: Home) -> None:
     assert told["digest"] == shadow_report.build(home, STABLE, CANDIDATE, "", VERDICT).digest
     with pytest.raises(LineageError, match="could not be made"):
         shadow_report.build_apart(Home(Path("/dev/null")), STABLE, CANDIDATE, "", VERDICT)
-    light = "import sys, mlops_assets.serving.shadow_report as r; print('torch' in sys.modules)"
+    light = (
+        "import sys, mlops_assets.serving.traffic.shadow_report as r; print('torch' in sys.modules)"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", light], capture_output=True, text=True, check=True
     )

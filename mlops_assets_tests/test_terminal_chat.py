@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.serving.terminal_chat import Conversation
+from mlops_assets.serving.gateway.terminal_chat import Conversation
 from mlops_assets_tests.engine_server import serve_engine
 from mlops_assets_tests.gateway_server import serve_gateway, upstream_of
 

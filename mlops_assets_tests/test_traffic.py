@@ -14,13 +14,13 @@ from openfeature import api
 
 from mlops_assets.home import Home
 from mlops_assets.request_record import CANARY, CHAMPION, OUTSIDE
-from mlops_assets.serving.desired_state import DesiredState
-from mlops_assets.serving.feedback import read_feedback
-from mlops_assets.serving.flag_file import FlagFile
-from mlops_assets.serving.flags import Flags
-from mlops_assets.serving.router import Router
-from mlops_assets.serving.shadow_pairs import read_pairs
-from mlops_assets.serving.upstream import Upstream
+from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets.serving.records.feedback import read_feedback
+from mlops_assets.serving.rollout.desired_state import DesiredState
+from mlops_assets.serving.traffic.flag_file import FlagFile
+from mlops_assets.serving.traffic.flags import Flags
+from mlops_assets.serving.traffic.router import Router
+from mlops_assets.serving.traffic.shadow_pairs import read_pairs
 from mlops_assets_tests.engine_server import serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway
 from mlops_assets_tests.release_stories import Story

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.request_record import RequestRecord
-from mlops_assets.serving import log_tail
-from mlops_assets.serving.budget_spec import BudgetSpec
-from mlops_assets.serving.log_tail import BEGINNING, Position, blocks
+from mlops_assets.serving.accounting.budget_spec import BudgetSpec
+from mlops_assets.serving.accounting.usage import NANO, Name, Totals, Usage
+from mlops_assets.serving.accounting.usage_ledger import UsageLedger, sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.usage_report import differences, print_usage, usage_of
+from mlops_assets.serving.records import log_tail
+from mlops_assets.serving.records.log_tail import BEGINNING, Position, blocks
 from mlops_assets.serving.serving_home import ServingHome
-from mlops_assets.serving.usage import NANO, Name, Totals, Usage
-from mlops_assets.serving.usage_ledger import UsageLedger, sum_of_log, usage_ledger
-from mlops_assets.serving.usage_report import differences, print_usage, usage_of
 
 DAY = "2026-11-22"
 
@@ -268,7 +268,8 @@ def _count_and_die(ledger: UsageLedger, after: int) -> None:
 COUNT_SLOWLY = """
 import sys, time
 from pathlib import Path
-from mlops_assets.serving import log_tail, usage_ledger
+from mlops_assets.serving.records import log_tail
+from mlops_assets.serving.accounting import usage_ledger
 from mlops_assets.serving.serving_home import ServingHome
 
 def slowly(*arguments):

@@ -25,7 +25,7 @@ from mlops_assets.release_view import (
 )
 from mlops_assets.resources import Workspace, table
 from mlops_assets.serving.gateway_spec import GatewaySpec
-from mlops_assets.serving.release_spec import ReleaseSpec
+from mlops_assets.serving.rollout.release_spec import ReleaseSpec
 from mlops_assets.serving.running_gateway import ask_gateway
 from mlops_assets.serving.serving_home import ServingHome
 
@@ -46,7 +46,7 @@ class GatewayConfig(GatewaySpec, dg.Config):  # type: ignore[misc] # of several 
     group_name="serving",
     kinds={"sqlite"},
     owners=OWNERS,
-    code_version=code_digest("mlops_assets.serving.rollout"),
+    code_version=code_digest("mlops_assets.serving.rollout.rollout"),
     deps=["promotion_decision"],
 )
 def release(
@@ -87,7 +87,7 @@ def release(
     group_name="serving",
     kinds={"starlette"},
     owners=OWNERS,
-    code_version=code_digest("mlops_assets.serving.gateway"),
+    code_version=code_digest("mlops_assets.serving.gateway.gateway"),
     deps=["release"],
 )
 def gateway(

@@ -46,7 +46,7 @@ def start(
 
     Says how many voting users of each variant it takes to find the smallest difference.
     """
-    from mlops_assets.serving import experiments
+    from mlops_assets.serving.traffic import experiments
 
     plan: dict[str, Any] = {"metric": metric, "minimum_effect": mde, "baseline": baseline}
     plan |= {"share": share, "flag": flag, "alpha": alpha, "power": power, "salt": salt}
@@ -67,7 +67,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what experiments have found so far; looking costs nothing, however often."""
-    from mlops_assets.serving import experiment_table
+    from mlops_assets.serving.traffic import experiment_table
 
     home, model = Home.from_environment(), _model()
     found = experiment_table.look(home, model, name, _guardrails())
@@ -83,7 +83,7 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """End an experiment: all users get the stable release again."""
-    from mlops_assets.serving import experiment_table, experiments
+    from mlops_assets.serving.traffic import experiment_table, experiments
 
     home, model = Home.from_environment(), _model()
     ended, verdict = experiments.stop(home, model, name, reason, _guardrails())
@@ -95,12 +95,12 @@ def stop(
 
 
 def _model() -> str:
-    from mlops_assets.serving.lifecycle import Settings
+    from mlops_assets.serving.gateway.lifecycle import Settings
 
     return Settings.of_profile().model
 
 
 def _guardrails() -> Any:
-    from mlops_assets.serving.lifecycle import Settings
+    from mlops_assets.serving.gateway.lifecycle import Settings
 
     return Settings.of_profile().release

@@ -55,9 +55,9 @@ def litellm(
 
     The proxy then serves champion and canary as `mlops serve` does. docs/litellm.md says how.
     """
-    from mlops_assets.serving.flags import flags_path
-    from mlops_assets.serving.lifecycle import Settings
-    from mlops_assets.serving.litellm_export import Engines, Export
+    from mlops_assets.serving.gateway.lifecycle import Settings
+    from mlops_assets.serving.litellm_proxy.litellm_export import Engines, Export
+    from mlops_assets.serving.traffic.flags import flags_path
 
     settings = Settings.of_profile()
     spec = settings.gateway

@@ -32,7 +32,7 @@ def serve(
 
     On loopback, unless the setting `host` of `gateway` says otherwise.
     """
-    from mlops_assets.serving.server import serve as run
+    from mlops_assets.serving.gateway.server import serve as run
 
     run(Home.from_environment(), port)
 
@@ -50,8 +50,8 @@ def chat(
 
     The key is what MLOPS_API_KEY holds, else the one that the first `mlops serve` made.
     """
+    from mlops_assets.serving.gateway.terminal_chat import Conversation
     from mlops_assets.serving.running_gateway import ask_gateway
-    from mlops_assets.serving.terminal_chat import Conversation
 
     files = ServingHome.of(Home.from_environment())
     address = url or str((ask_gateway(files) or {}).get("url", ""))
@@ -85,7 +85,7 @@ def new(
     ] = None,
 ) -> None:
     """Make a key. It is printed once, and nobody can show it again."""
-    from mlops_assets.serving import api_keys
+    from mlops_assets.serving.gateway import api_keys
 
     files = ServingHome.of(Home.from_environment())
     files.prepare()
@@ -107,7 +107,7 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
 ) -> None:
     """Show every key's name, scopes, limits and state; never a key."""
-    from mlops_assets.serving import api_keys
+    from mlops_assets.serving.gateway import api_keys
 
     files = ServingHome.of(Home.from_environment())
     known = api_keys.read_keys(files.keys)
@@ -139,7 +139,7 @@ def revoke(
     name: Annotated[str, typer.Argument(help="Name or id of the key.")],
 ) -> None:
     """Refuse a key from its next request on."""
-    from mlops_assets.serving import api_keys
+    from mlops_assets.serving.gateway import api_keys
 
     api_keys.revoke(ServingHome.of(Home.from_environment()).keys, name)
     typer.echo(f"{name} is revoked.")

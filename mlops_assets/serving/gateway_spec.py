@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlops_assets.artifacts import LineageError, digest_json
 from mlops_assets.profiles import asset_config
-from mlops_assets.serving.budget_spec import BudgetSpec
-from mlops_assets.serving.cache_spec import CacheSpec
-from mlops_assets.serving.engine_spec import EngineSpec
-from mlops_assets.serving.traffic_spec import TrafficSettings
+from mlops_assets.serving.accounting.budget_spec import BudgetSpec
+from mlops_assets.serving.caching.cache_spec import CacheSpec
+from mlops_assets.serving.engines.engine_spec import EngineSpec
+from mlops_assets.serving.traffic.traffic_spec import TrafficSettings
 
 Spec = TypeVar("Spec", bound=BaseModel)
 

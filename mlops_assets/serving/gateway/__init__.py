@@ -1,0 +1,1 @@
+"""Takes requests and answers them: the OpenAI-compatible server."""

@@ -1,0 +1,1 @@
+"""What a team that runs the LiteLLM proxy takes along."""

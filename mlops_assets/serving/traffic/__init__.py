@@ -1,0 +1,1 @@
+"""Who gets which release: buckets, flags, the shadow, experiments."""
