@@ -7,14 +7,7 @@ holds a bounded number; users, features and the models that were asked for are n
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mlops_assets.artifacts import SHORT
@@ -28,7 +21,6 @@ class ServerMetrics:
     """The gateway's own registry; children with their labels are looked up once."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a further series for each, which nobody reads
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "mlops_requests_total",
