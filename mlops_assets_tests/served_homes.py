@@ -1,5 +1,7 @@
 """Homes with releases that were approved, for the tests of serving; no registry is asked."""
 
+from pathlib import Path
+
 from mlops_assets.approval_requests import utc_now
 from mlops_assets.home import Home
 from mlops_assets.ledger import APPROVED, Decision, LedgerEntry
@@ -26,3 +28,11 @@ def promote(home: Home, version: int, seed: str) -> LedgerEntry:
     promoted = settle(home, MODEL)
     assert promoted is not None
     return promoted
+
+
+def approved_home(folder: Path) -> Home:
+    """A new home below the folder, whose version 1 is approved."""
+    home = Home(folder / "home")
+    home.prepare()
+    promote(home, 1, "a")
+    return home

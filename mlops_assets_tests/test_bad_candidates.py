@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, ROLLED_BACK
 from mlops_assets.serving.rollout.desired_state import COPY
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
-from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.served_homes import approved_home, promote
 from mlops_assets_tests.serving_client import find_breach, is_clean
 from mlops_assets_tests.serving_process import (
     PATIENT,
@@ -44,9 +43,7 @@ def gateway(
     engine: EngineServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServingProcess]:
     """Version 1 is released to all."""
-    home = Home(tmp_path_factory.mktemp("bad") / "home")
-    home.prepare()
-    promote(home, 1, "a")
+    home = approved_home(tmp_path_factory.mktemp("bad"))
     with serving(home, gateway=hosted(engine) | RARELY, release=WARY) as gateway:
         wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
         yield gateway

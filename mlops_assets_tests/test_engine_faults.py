@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from mlops_assets.home import Home
 from mlops_assets_tests.engine_replies import REFUSAL, REPLIES
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
-from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.served_homes import approved_home
 from mlops_assets_tests.serving_client import Answer, ask, find_breach, is_clean
 from mlops_assets_tests.serving_process import PATIENT, ServingProcess, hosted, serving, wait_for
 
@@ -46,9 +45,7 @@ def engine() -> Iterator[EngineProcess]:
 def gateway(
     engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServingProcess]:
-    home = Home(tmp_path_factory.mktemp("faults") / "home")
-    home.prepare()
-    promote(home, 1, "a")
+    home = approved_home(tmp_path_factory.mktemp("faults"))
     with serving(home, gateway=hosted(engine)) as gateway:
         yield gateway
 

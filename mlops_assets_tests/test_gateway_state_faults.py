@@ -13,7 +13,7 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
-from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.served_homes import approved_home, promote
 from mlops_assets_tests.serving_client import find_breach
 from mlops_assets_tests.serving_process import PATIENT, ServingProcess, hosted, serving, wait_for
 
@@ -31,9 +31,7 @@ def gateway(
     engine: EngineServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServingProcess]:
     """A gateway whose registry was never there."""
-    home = Home(tmp_path_factory.mktemp("state") / "home")
-    home.prepare()
-    promote(home, 1, "a")
+    home = approved_home(tmp_path_factory.mktemp("state"))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can begin to
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"

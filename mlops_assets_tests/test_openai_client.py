@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from mlops_assets.home import Home
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.releases import MODEL
-from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.served_homes import approved_home
 from mlops_assets_tests.serving_process import ServingProcess, hosted, serving
 
 pytestmark = pytest.mark.slow
@@ -24,9 +23,7 @@ def engine() -> Iterator[EngineProcess]:
 def gateway(
     engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServingProcess]:
-    home = Home(tmp_path_factory.mktemp("openai") / "home")
-    home.prepare()
-    promote(home, 1, "a")
+    home = approved_home(tmp_path_factory.mktemp("openai"))
     with serving(home, gateway=hosted(engine)) as gateway:
         yield gateway
 

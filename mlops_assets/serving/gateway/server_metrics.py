@@ -22,75 +22,45 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        by_arm = ("release", "arm")
+        seconds = partial(Histogram, labelnames=by_arm, buckets=SECONDS, registry=self.registry)
+        self._requests = counter(
             "mlops_requests_total",
             "Chat requests by what the caller got.",
-            ("release", "arm", "status", "key"),
-            registry=self.registry,
+            (*by_arm, "status", "key"),
         )
-        self._latency = Histogram(
-            "mlops_request_seconds",
-            "From the request's last byte to the answer's last.",
-            ("release", "arm"),
-            buckets=SECONDS,
-            registry=self.registry,
+        self._latency = seconds(
+            "mlops_request_seconds", "From the request's last byte to the answer's last."
         )
-        self._first_byte = Histogram(
-            "mlops_first_byte_seconds",
-            "Until the first byte of a streamed answer.",
-            ("release", "arm"),
-            buckets=SECONDS,
-            registry=self.registry,
+        self._first_byte = seconds(
+            "mlops_first_byte_seconds", "Until the first byte of a streamed answer."
         )
-        self._tokens = Counter(
-            "mlops_tokens_total",
-            "Tokens read and written.",
-            ("release", "arm", "direction"),
-            registry=self.registry,
+        self._tokens = counter(
+            "mlops_tokens_total", "Tokens read and written.", (*by_arm, "direction")
         )
-        self.in_flight = Gauge(
-            "mlops_requests_in_flight", "Requests that are answered now.", registry=self.registry
+        self.in_flight = gauge("mlops_requests_in_flight", "Requests that are answered now.")
+        self.waiting = gauge("mlops_requests_waiting", "Requests that wait for their turn.")
+        self.log_errors = counter(
+            "mlops_request_log_errors_total", "Records that could not be written or synced."
         )
-        self.waiting = Gauge(
-            "mlops_requests_waiting", "Requests that wait for their turn.", registry=self.registry
-        )
-        self.log_errors = Counter(
-            "mlops_request_log_errors_total",
-            "Records that could not be written or synced.",
-            registry=self.registry,
-        )
-        self._cached = Counter(
-            "mlops_cache_hits_total", "Answers from the cache.", ("kind",), registry=self.registry
-        )
-        self._shadow = Gauge(
+        self._cached = counter("mlops_cache_hits_total", "Answers from the cache.", ("kind",))
+        self._shadow = gauge(
             "mlops_shadow_requests",
             "Mirrored requests since the start: answered by the candidate, or dropped and why.",
             ("outcome",),
-            registry=self.registry,
         )
-        self._budget = Gauge(
+        self._budget = gauge(
             "mlops_budget_used_ratio",
             "Part of its daily limit that a key has used.",
             ("key", "unit"),
-            registry=self.registry,
         )
-        self._release = Gauge(
-            "mlops_release_info",
-            "1 for every release that is served.",
-            ("release", "arm"),
-            registry=self.registry,
+        self._release = gauge("mlops_release_info", "1 for every release that is served.", by_arm)
+        self._engine_up = gauge(
+            "mlops_engine_up", "Whether the release's engine is ready.", ("release",)
         )
-        self._engine_up = Gauge(
-            "mlops_engine_up",
-            "Whether the release's engine is ready.",
-            ("release",),
-            registry=self.registry,
-        )
-        self._ledger_age = Gauge(
-            "mlops_ledger_age_seconds",
-            "Time since the ledger was last read.",
-            registry=self.registry,
-        )
+        self._ledger_age = gauge("mlops_ledger_age_seconds", "Time since the ledger was last read.")
         self._engines: Callable[[], Mapping[str, bool]] = dict
         self.budgets: Callable[[], Mapping[tuple[str, str], float]] = dict
         """Says what part of its limit a key has used, by its name and unit."""
