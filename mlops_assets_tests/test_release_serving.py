@@ -30,6 +30,8 @@ WITHIN_S = 5.0
 """From the decision to the last answer of what was taken back."""
 HALF = QUICK.model_copy(update={"canary_steps": [50], "minimum_requests": 50_000})
 """Half of the users get the candidate, and it stays at that."""
+BRIEF = QUICK.model_copy(update={"canary_steps": [50]})
+"""One step, wide enough that some of thirty users are in it, however they are drawn."""
 
 
 @dataclass
@@ -146,7 +148,6 @@ def test_a_rollback_by_hand_reaches_users_within_seconds(home: Home, engine: Eng
     """Once while it is on its way, and once after everybody had it: previous stays warm."""
     promote(home, 1, "a")
     a, b = digest(home, "a"), digest(home, "b")
-    quick = QUICK.model_copy(update={"canary_steps": [50]})
     with gateway(home, engine, HALF) as users:
         begun(home, users)
         roll_back(home, "ada", "users complain", stranger(home, "ada").key)
@@ -156,7 +157,7 @@ def test_a_rollback_by_hand_reaches_users_within_seconds(home: Home, engine: Eng
         promote(home, 3, "c")
         c = digest(home, "c")
         wait_until(lambda: users.served(c))
-    with gateway(home, engine, quick) as users:
+    with gateway(home, engine, BRIEF) as users:
         released = wait_until(lambda: state(home).stage == "released", 60.0)
         wait_until(lambda: len(users.served(c, released)) > 60)
         roll_back(home, "ada", "users complain", stranger(home, "ada").key)
@@ -174,12 +175,12 @@ def test_a_gateway_that_starts_without_its_ledger_serves_what_was_in_force(
 ) -> None:
     promote(home, 1, "a")
     a = digest(home, "a")
-    with gateway(home, engine, QUICK):
+    with gateway(home, engine, BRIEF):
         wait_until(lambda: state(home).stage == "released")
     ledger = home.root / "ledger.db"
     kept = ledger.rename(home.root / "kept.db")
     ledger.mkdir()  # nothing can be read there
-    with gateway(home, engine, QUICK) as users:
+    with gateway(home, engine, BRIEF) as users:
         wait_until(lambda: len(users.served(a)) > 10)
         ledger.rmdir()
         kept.rename(ledger)
