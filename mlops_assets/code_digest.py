@@ -6,7 +6,7 @@ they name. Each counts as its syntax tree without docstrings: a comment, a docst
 break changes nothing; a constant or a statement does. So a recipe's code version needs no
 hand, and nobody can forget it.
 
-Left out on purpose: ``defs.py`` (it calls the stage and shows the result) and the foundation
+Left out on purpose: ``defs.py`` and ``sensors.py`` (they call the stage) and the foundation
 (stores, paths, progress, the ``mlops`` command), whose every change would rebuild everything.
 What the foundation does decide is counted: the form of the rows, for which ``refs.ROW_FORMAT``
 stands, the modules in ``SHARED``, and the detector of personal data, whose version is in the
@@ -31,7 +31,7 @@ from mlops_assets.artifacts import LineageError, digest_file, digest_json
 from mlops_assets.refs import ROW_FORMAT
 
 PACKAGE = Path(__file__).resolve().parent
-NOT_PRODUCING = "defs"
+NOT_PRODUCING = ("defs", "sensors")
 SHARED = (
     "mlops_assets.metrics",
     "mlops_assets.model_loading",
@@ -112,7 +112,7 @@ def _file(module: str) -> Path:
 def _produces(name: str) -> bool:
     """Whether ``name`` is a module that takes part in making something."""
     path = PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
-    return path.stem != NOT_PRODUCING and path.is_file()
+    return path.stem not in NOT_PRODUCING and path.is_file()
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
-from mlops_assets.monitoring import drift, prediction_log
+from mlops_assets.monitoring.drift import verdict
+from mlops_assets.monitoring.log import prediction_log
 from mlops_assets.refs import (
     PredictionLogRef,
     PredictionRecord,
@@ -18,7 +19,7 @@ from mlops_assets.refs import (
 from mlops_assets_tests.conftest import VERSIONS
 
 LOG = prediction_log.PredictionLogSpec(directory="log")
-SPEC = drift.DriftSpec()
+SPEC = verdict.DriftSpec()
 
 
 def record(number: int, text: str = "where is my parcel", **changes: Any) -> PredictionRecord:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.monitoring import distances, drift, features
-from mlops_assets.monitoring.features import Classes, Numbers
+from mlops_assets.monitoring.drift import distances, features, verdict
+from mlops_assets.monitoring.drift.features import Classes, Numbers
 from mlops_assets.multiple_tests import holm
 from mlops_assets.refs import (
     Row,
@@ -116,14 +116,14 @@ def frame(seed: int, current: int, reference: int = 2_000, shift: float = 0) -> 
     return [kind(f"{i}", before, now) for i, (kind, before, now) in enumerate(sides)]
 
 
-def verdict_of(columns: Sequence[Any], spec: drift.DriftSpec = SPEC) -> drift.Verdict:
-    return drift.decide(drift.compare(columns, spec), spec)
+def verdict_of(columns: Sequence[Any], spec: verdict.DriftSpec = SPEC) -> verdict.Verdict:
+    return verdict.decide(verdict.compare(columns, spec), spec)
 
 
 @pytest.mark.parametrize("records", [200, 1_000])
 def test_false_alarms_are_rare_where_nothing_changed(records: int) -> None:
-    windows = [drift.compare(frame(seed, records), SPEC) for seed in range(25)]
-    alarms = sum(drift.decide(window, SPEC).verdict == drift.DRIFT for window in windows)
+    windows = [verdict.compare(frame(seed, records), SPEC) for seed in range(25)]
+    alarms = sum(verdict.decide(window, SPEC).verdict == verdict.DRIFT for window in windows)
     assert alarms <= 1  # alpha is 0.01: two in 25 windows have a chance of 3% at most
     if records == 200:
         psi = sum(max(column.psi for column in window.values()) > 0.1 for window in windows)
@@ -133,33 +133,33 @@ def test_false_alarms_are_rare_where_nothing_changed(records: int) -> None:
 @pytest.mark.parametrize("records", [200, 1_000])
 def test_a_shift_is_found_and_named(records: int) -> None:
     found = [verdict_of(frame(seed, records, shift=3)) for seed in range(10)]
-    assert all((each.verdict, each.drifted) == (drift.DRIFT, ("0",)) for each in found)
+    assert all((each.verdict, each.drifted) == (verdict.DRIFT, ("0",)) for each in found)
 
 
 def test_significance_alone_is_no_drift() -> None:
     columns = frame(0, 20_000, reference=20_000, shift=0.3)
-    compared = drift.compare(columns, SPEC)
+    compared = verdict.compare(columns, SPEC)
     assert compared["0"].p_corrected < SPEC.alpha
     assert compared["0"].effect < SPEC.min_effect
-    assert drift.decide(compared, SPEC).verdict == drift.NO_DRIFT
+    assert verdict.decide(compared, SPEC).verdict == verdict.NO_DRIFT
 
 
 def test_effect_alone_is_no_drift() -> None:
-    spec = drift.DriftSpec(min_records=30)
-    compared = drift.compare([Classes("a", ["x", "y"] * 20, ["x"] * 19 + ["y"] * 11)], spec)
+    spec = verdict.DriftSpec(min_records=30)
+    compared = verdict.compare([Classes("a", ["x", "y"] * 20, ["x"] * 19 + ["y"] * 11)], spec)
     assert compared["a"].effect >= spec.min_effect
-    assert drift.decide(compared, spec).verdict == drift.NO_DRIFT
+    assert verdict.decide(compared, spec).verdict == verdict.NO_DRIFT
 
 
 @pytest.mark.parametrize(("records", "reference"), [(199, 2_000), (0, 2_000), (2_000, 199)])
 def test_too_few_records_give_no_verdict(records: int, reference: int) -> None:
-    assert verdict_of(frame(0, records, reference, shift=9)).verdict == drift.NO_VERDICT
+    assert verdict_of(frame(0, records, reference, shift=9)).verdict == verdict.NO_VERDICT
 
 
 def test_a_missing_value_gives_no_verdict() -> None:
     columns = frame(0, 500, shift=9)
-    compared = drift.compare(columns, SPEC)
+    compared = verdict.compare(columns, SPEC)
     spoilt = compared | {"3": replace(compared["3"], effect=float("nan"))}
-    found = drift.decide(spoilt, SPEC)
-    assert (found.verdict, found.reason) == (drift.NO_VERDICT, "no value for 3")
-    assert drift.decide({}, SPEC).verdict == drift.NO_VERDICT
+    found = verdict.decide(spoilt, SPEC)
+    assert (found.verdict, found.reason) == (verdict.NO_VERDICT, "no value for 3")
+    assert verdict.decide({}, SPEC).verdict == verdict.NO_VERDICT

@@ -15,7 +15,7 @@ from mlops_assets.evaluation.gate_spec import GateSpec
 from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.monitoring.features import make_columns
+from mlops_assets.monitoring.drift.features import make_columns
 from mlops_assets.promotion.model_card import render_card
 from mlops_assets.promotion.submission import Submission
 from mlops_assets.refs import (

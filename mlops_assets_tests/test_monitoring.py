@@ -11,7 +11,8 @@ import pytest
 from mlops_assets.dataset import production, synthetic
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.home import Home
-from mlops_assets.monitoring import defs, drift
+from mlops_assets.monitoring import defs
+from mlops_assets.monitoring.drift import verdict
 from mlops_assets.refs import (
     DriftReportRef,
     PredictionRecord,
@@ -42,7 +43,7 @@ def tickets() -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    ("sample", "expected"), [("unshifted", drift.NO_DRIFT), ("shifted", drift.DRIFT)]
+    ("sample", "expected"), [("unshifted", verdict.NO_DRIFT), ("shifted", verdict.DRIFT)]
 )
 def test_the_shipped_samples(home: Home, tickets: list[Row], sample: str, expected: str) -> None:
     mix, errors = production.MIXES[sample]
@@ -50,21 +51,21 @@ def test_the_shipped_samples(home: Home, tickets: list[Row], sample: str, expect
     records = [PredictionRecord(**json.loads(text)) for text in lines]
     splits = make_splits(home.store, tickets, TICKET_LABELS)
     log = make_log(home.store, home.root, records)
-    ref = drift.report_drift(home.store, splits, log, SPEC)
+    ref = verdict.report_drift(home.store, splits, log, SPEC)
     assert (ref.verdict, ref.records) == (expected, 400)
     directory = home.store.path(ref.artifact)
-    report = json.loads((directory / drift.REPORT).read_text())
+    report = json.loads((directory / verdict.REPORT).read_text())
     assert report["verdict"] == expected
     assert len(report["columns"]) == 9
     assert set(ref.columns) == {n for n, c in report["columns"].items() if c["drifted"]}
     if sample == "shifted":
         assert {"words", "unknown_words", "slice_channel", "predicted_queue"} <= set(ref.columns)
-    page = (directory / drift.PAGE).read_text()
+    page = (directory / verdict.PAGE).read_text()
     # Evidently's part, with the tests that we named; it opens without a network.
     assert {text in page for text in ("chi-square", "K-S p_value")} == {True}
     assert {text in page for text in ("<script src=", "<link ")} == {False}
-    assert (directory / drift.PLOT).read_bytes().startswith(b"\x89PNG")
-    assert drift.report_drift(home.store, splits, log, SPEC).artifact.reused
+    assert (directory / verdict.PLOT).read_bytes().startswith(b"\x89PNG")
+    assert verdict.report_drift(home.store, splits, log, SPEC).artifact.reused
 
 
 def intent_rows(count: int, offset: int = 0) -> list[Row]:
@@ -88,11 +89,11 @@ def test_data_without_slices(home: Home) -> None:
     labels = {"intent": tuple(f"intent-{n}" for n in range(40))}
     splits = make_splits(home.store, intent_rows(1_000), labels)
     same = make_log(home.store, home.root, as_records(intent_rows(240, 5_000)))
-    ref = drift.report_drift(home.store, splits, same, SPEC)
-    assert ref.verdict == drift.NO_DRIFT
+    ref = verdict.report_drift(home.store, splits, same, SPEC)
+    assert ref.verdict == verdict.NO_DRIFT
     broken = [replace(item, output="sorry") for item in as_records(intent_rows(240))]
-    ref = drift.report_drift(home.store, splits, make_log(home.store, home.root, broken), SPEC)
-    assert (ref.verdict, ref.columns) == (drift.DRIFT, ("predicted_intent",))
+    ref = verdict.report_drift(home.store, splits, make_log(home.store, home.root, broken), SPEC)
+    assert (ref.verdict, ref.columns) == (verdict.DRIFT, ("predicted_intent",))
 
 
 def run_stage(rows: Sequence[Row], labels: Mapping[str, tuple[str, ...]], **config: Any) -> Any:
@@ -118,10 +119,10 @@ def test_the_assets_without_any_record(home: Home) -> None:
     assert result.success
     ref = home.latest("drift_report")
     assert isinstance(ref, DriftReportRef)
-    assert (ref.verdict, ref.records, ref.columns) == (drift.NO_VERDICT, 0, ())
-    report = json.loads((home.store.path(ref.artifact) / drift.REPORT).read_text())
+    assert (ref.verdict, ref.records, ref.columns) == (verdict.NO_VERDICT, 0, ())
+    report = json.loads((home.store.path(ref.artifact) / verdict.REPORT).read_text())
     assert report["columns"]["words"]["p"] is None
-    assert "No verdict" in (home.store.path(ref.artifact) / drift.PAGE).read_text()
+    assert "No verdict" in (home.store.path(ref.artifact) / verdict.PAGE).read_text()
     event = result.asset_materializations_for_node("drift_report")[0]
     assert {"verdict", "columns", "effects", "report", "from_store"} <= event.metadata.keys()
     assert event.metadata["reason"].value == "0 records, 200 are needed"
@@ -132,4 +133,4 @@ def test_the_assets_without_any_record(home: Home) -> None:
 )
 def test_settings_are_bounded(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        drift.DriftSpec(**settings)
+        verdict.DriftSpec(**settings)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
-from mlops_assets.monitoring import prediction_log
+from mlops_assets.monitoring.log import prediction_log
 from mlops_assets.refs import (
     PredictionLogRef,
 )

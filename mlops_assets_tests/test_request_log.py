@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.artifacts import ArtifactStore
-from mlops_assets.monitoring.prediction_log import PredictionLogSpec, collect
+from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.request_record import SHADOW, RequestRecord
 from mlops_assets.serving.records.request_log import LogFailed, SegmentLog
 from mlops_assets_tests.gateway_server import read_log

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import dagster as dg
 import mlops_assets
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.code_digest import code_digest
-from mlops_assets.home import Home
-from mlops_assets.monitoring import drift, prediction_log
-from mlops_assets.monitoring.cooldown import RetrainPolicy, why_not
-from mlops_assets.monitoring.drift_page import shown
-from mlops_assets.profiles import asset_config
+from mlops_assets.monitoring.drift import verdict
+from mlops_assets.monitoring.drift.drift_page import shown
+from mlops_assets.monitoring.drift_settings import DriftSettings
+from mlops_assets.monitoring.log import prediction_log
+from mlops_assets.monitoring.sensors import drift_sensor
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace
 
@@ -27,7 +26,7 @@ class PredictionLogConfig(prediction_log.PredictionLogSpec, dg.Config):
     """Settings of the prediction log."""
 
 
-class DriftConfig(drift.DriftSpec, RetrainPolicy, dg.Config):
+class DriftConfig(DriftSettings, dg.Config):
     """Settings of the drift report, and bounds on the retrainings that it may start."""
 
 
@@ -62,7 +61,7 @@ def prediction_log_asset(
     group_name="monitoring",
     kinds={"evidently"},
     owners=OWNERS,
-    code_version=code_digest(drift.__name__),
+    code_version=code_digest(verdict.__name__),
 )
 def drift_report(
     context: dg.AssetExecutionContext,
@@ -78,7 +77,7 @@ def drift_report(
     significance survives correction across the columns. Too few records give no verdict.
     """
     with workspace.stage(context) as store:
-        ref = drift.report_drift(store, dataset_splits, prediction_log, config)
+        ref = verdict.report_drift(store, dataset_splits, prediction_log, config)
         metadata = _drift_metadata(store, ref)
     return dg.MaterializeResult(
         value=ref, data_version=dg.DataVersion(ref.artifact.digest), metadata=metadata
@@ -108,8 +107,8 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
 
 def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]:
     path = store.path(ref.artifact)
-    report = json.loads((path / drift.REPORT).read_bytes())
-    picture = base64.b64encode((path / drift.PLOT).read_bytes()).decode()
+    report = json.loads((path / verdict.REPORT).read_bytes())
+    picture = base64.b64encode((path / verdict.PLOT).read_bytes()).decode()
     return {
         "verdict": ref.verdict,
         "reason": report["reason"],
@@ -117,8 +116,8 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
         "effects": dg.MetadataValue.md(
             f"![effect of each column](data:image/png;base64,{picture})"
         ),
-        "report": dg.MetadataValue.url((path / drift.PAGE).as_uri()),
-        "json": dg.MetadataValue.path(str(path / drift.REPORT)),
+        "report": dg.MetadataValue.url((path / verdict.PAGE).as_uri()),
+        "json": dg.MetadataValue.path(str(path / verdict.REPORT)),
         "records": ref.records,
         **ref.versions.by_name(),
         "from_store": bool(ref.artifact.reused),
@@ -145,39 +144,6 @@ def _columns_table(columns: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
 
 def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
-
-
-@dg.sensor(
-    job_name="retrain",
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `retrain` on a drift verdict, within cooldown, sample and daily cap.",
-)
-def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Reads the latest drift report; drift starts a retraining, it never promotes."""
-    report = Home.from_environment().latest("drift_report")
-    if not isinstance(report, DriftReportRef):
-        return dg.SkipReason("There is no drift report yet: run the job `monitor`.")
-    now = datetime.now(UTC)
-    settings = DriftConfig(**asset_config("drift_report"))
-    if reason := why_not(settings, report, _retrains(context.instance, now), now):
-        return dg.SkipReason(f"No retraining: {reason}.")
-    columns = ", ".join(report.columns)
-    reason = f"drift in {columns} over {report.records} records"
-    return dg.RunRequest(
-        run_key=f"drift:{report.artifact.key}",
-        tags={"mlops/trigger": "drift", "mlops/reason": reason},
-    )
-
-
-def _retrains(instance: dg.DagsterInstance, now: datetime) -> list[datetime]:
-    """When drift started a retraining, as far back as the longest cooldown reaches."""
-    ours = dg.RunsFilter(
-        job_name="retrain",
-        tags={"mlops/trigger": "drift"},
-        created_after=now - timedelta(days=90),
-    )
-    return [record.create_timestamp for record in instance.get_run_records(ours)]
 
 
 defs = dg.Definitions(assets=[prediction_log_asset, drift_report], sensors=[drift_sensor])

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.monitoring import distances
-from mlops_assets.monitoring.drift_page import write_page, write_plot
-from mlops_assets.monitoring.features import Column, Numbers, make_columns
-from mlops_assets.monitoring.prediction_log import RECORDS, read_records
+from mlops_assets.monitoring.drift import distances
+from mlops_assets.monitoring.drift.drift_page import write_page, write_plot
+from mlops_assets.monitoring.drift.features import Column, Numbers, make_columns
+from mlops_assets.monitoring.log.prediction_log import RECORDS, read_records
 from mlops_assets.multiple_tests import holm
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, Versions, read_rows
 

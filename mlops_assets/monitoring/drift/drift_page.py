@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.monitoring.features import Column
+from mlops_assets.monitoring.drift.features import Column
 
 CALM, ALARM, GREY = "#1a7f37", "#cf222e", "#6e7781"
 _COLOURS = {"drift": ALARM, "no_drift": CALM, "no_verdict": GREY}

@@ -1,0 +1,1 @@
+"""Whether what production asks and gets still resembles what the release was trained on."""

@@ -1,0 +1,1 @@
+"""What people said of answers, made into training rows and regression cases."""

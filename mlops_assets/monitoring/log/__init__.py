@@ -1,0 +1,1 @@
+"""What production was asked and answered: read, kept as Parquet, and shown as traces."""
