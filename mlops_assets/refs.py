@@ -298,3 +298,5 @@ class DriftReportRef:
     records: int
     versions: Versions
     """Of the train split that production was compared with."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Verdict of each layer: data, prediction, business, concept."""
