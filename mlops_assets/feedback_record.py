@@ -3,8 +3,14 @@
 It stands beside the request's record because serving writes it and monitoring reads it.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+logger = logging.getLogger(__name__)
 
 RATING = "rating"
 """What a vote is about unless it says otherwise: whether the answer was good."""
@@ -37,6 +43,20 @@ class FeedbackRecord:
     arm: str = ""
     experiment: Mapping[str, str] = field(default_factory=dict)
     """Variant of each experiment that the request took part in, by its name."""
+
+
+_RECORD = TypeAdapter(FeedbackRecord)
+
+
+def read_feedback(directory: Path) -> Iterator[FeedbackRecord]:
+    """Every vote in the segments of a directory, oldest first; a torn line is passed over."""
+    for path in sorted(directory.glob("*.jsonl")):
+        with path.open("rb") as stream:
+            for line in stream:
+                try:
+                    yield _RECORD.validate_json(line)
+                except ValidationError:
+                    logger.warning("a line of %s is no vote", path)
 
 
 def last_votes(records: Iterable[FeedbackRecord], metric: str = RATING) -> list[FeedbackRecord]:

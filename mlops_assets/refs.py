@@ -279,11 +279,13 @@ class DecisionRef:
 
 @dataclass(frozen=True)
 class PredictionLogRef:
-    """``records.jsonl``: production records, the torn and unreadable ones left out."""
+    """``parts.json``: the Parquet parts of production's log, oldest first."""
 
     artifact: Artifact
     records: int
+    """Answered requests among the newest, as many as are looked at."""
     unreadable: int
+    """Lines that were skipped: torn, unreadable, or with an id that was there before."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import requests
 
-from mlops_assets.feedback_record import last_votes
+from mlops_assets.feedback_record import last_votes, read_feedback
 from mlops_assets.request_record import CANARY
 from mlops_assets.serving.gateway.api_keys import CHAT, FEEDBACK, SCOPES, new_key
 from mlops_assets.serving.records import feedback, request_log
-from mlops_assets.serving.records.feedback import read_feedback
 from mlops_assets.serving.records.logged_requests import find_request
 from mlops_assets.serving.traffic.route import Route
 from mlops_assets_tests.engine_server import EngineServer, serve_engine

@@ -1,26 +1,35 @@
-"""Production's records as monitoring reads them from the log."""
+"""Production's log as monitoring reads it: compacted to Parquet, a part for each segment."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlops_assets.artifacts import ArtifactStore, LineageError
-from mlops_assets.monitoring.log import prediction_log
-from mlops_assets.refs import (
-    PredictionLogRef,
-)
+from mlops_assets.monitoring.log import parts, prediction_log, segments
+from mlops_assets.monitoring.log.window import PARTS, newest, read
+from mlops_assets.refs import PredictionLogRef
+from mlops_assets.request_record import SHADOW
 from mlops_assets_tests.production_records import LOG, line, make_log, record
 
 
-def collect(tmp_path: Path, *segments: bytes, **spec: Any) -> tuple[PredictionLogRef, list[str]]:
-    store = ArtifactStore(tmp_path / "store")
-    (tmp_path / "log").mkdir()
-    for number, content in enumerate(segments):
+def collect(tmp_path: Path, *contents: bytes, **spec: Any) -> tuple[PredictionLogRef, list[str]]:
+    """The log of these segments, and the ids of its newest answers."""
+    (tmp_path / "log").mkdir(exist_ok=True, parents=True)
+    for number, content in enumerate(contents):
         (tmp_path / "log" / f"{number}.jsonl").write_bytes(content)
+    store = ArtifactStore(tmp_path / "store")
     ref = prediction_log.collect(store, LOG.model_copy(update=spec), tmp_path)
-    records = prediction_log.read_records(store.path(ref.artifact) / prediction_log.RECORDS)
-    return ref, [item.id for item in records]
+    return ref, [row["id"] for row in rows(store, ref) if row["answered"]]
+
+
+def rows(store: ArtifactStore, ref: PredictionLogRef, most: int | None = None) -> list[Any]:
+    return [row for part in newest(store, ref, most) for row in read(store, part).to_pylist()]
+
+
+def lines(*numbers: int, **changes: Any) -> bytes:
+    return "".join(f"{line(number, **changes)}\n" for number in numbers).encode()
 
 
 @pytest.mark.parametrize(
@@ -32,33 +41,126 @@ def collect(tmp_path: Path, *segments: bytes, **spec: Any) -> tuple[PredictionLo
         (b'{"id": "p9"}\n', "not a record"),
         (b"[1, 2]\n", "not a record"),
         (b"[" * 100_000 + b"\n", "not JSON"),
-        (line(1).encode() + b"\n", "duplicate id"),
-        (line(9, messages=()).encode() + b"\n", "no user message"),
-        (line(9, messages=[{"role": "user"}]).encode() + b"\n", "no user message"),
+        (lines(1), "duplicate id"),
+        (lines(9, timestamp="yesterday"), "no time"),
+        (line(9).replace("{", '{"tokens_in": 18446744073709551615, ', 1).encode(), "not a record"),
+        (line(9).replace("{", '{"cost": 1e999, ', 1).encode() + b"\n", "not JSON"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
-    good = f"{line(1)}\n\n{line(2)}\n".encode()
-    ref, ids = collect(tmp_path, good, bad)
+    ref, ids = collect(tmp_path, lines(1) + b"\n" + lines(2), bad)
     assert ids == ["p1", "p2"]
     assert (ref.records, ref.unreadable) == (2, 1)
     assert ref.artifact.summary["skipped"] == {reason: 1}
 
 
-def test_the_newest_records_are_kept(tmp_path: Path) -> None:
-    segments = [f"{line(n)}\n".encode() for n in range(5)]
-    assert collect(tmp_path, *segments, max_records=2)[1] == ["p3", "p4"]
+def test_a_line_without_end_is_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "LONGEST_LINE", 1000)
+    long = b'{"id":"' + b"x" * 5000
+    for number, content in enumerate((long + b"\n" + lines(1), lines(1) + long)):
+        ref, ids = collect(tmp_path / str(number), content)
+        assert ids == ["p1"]
+        assert ref.artifact.summary["skipped"] == {"line too long": 1}
+
+
+def test_what_failed_is_kept_and_is_no_answer(tmp_path: Path) -> None:
+    asked = b"".join(
+        [
+            lines(1),
+            json.dumps(json.loads(line(2)) | {"status": 503, "error": "overloaded"}).encode(),
+            b"\n",
+            json.dumps(json.loads(line(3)) | {"status": 200, "arm": SHADOW}).encode(),
+            b"\n",
+            lines(4, messages=[{"role": "system", "content": "x"}]),
+            lines(5, messages=[{"role": "user"}]),
+        ]
+    )
+    ref, ids = collect(tmp_path, asked)
+    assert (ids, ref.records, ref.unreadable) == (["p1"], 1, 0)
+    kept = rows(ArtifactStore(tmp_path / "store"), ref)
+    assert [row["id"] for row in kept] == [f"p{number}" for number in range(1, 6)]
+    assert (kept[1]["status"], kept[1]["error"]) == (503, "overloaded")
+
+
+def test_a_row_says_what_its_line_said(tmp_path: Path) -> None:
+    told = json.loads(line(1, slices={"channel": "e-mail", "product": "Küche"})) | {
+        "timestamp": "2026-07-01T02:00:00.25+02:00",
+        "experiment": {"tone": "warm"},
+        "cost": 0.1 + 0.2,
+        "first_byte_ms": None,
+        "tokens_in": 2**40,
+    }
+    ref, _ = collect(tmp_path, json.dumps(told).encode())
+    (row,) = rows(ArtifactStore(tmp_path / "store"), ref)
+    assert row["timestamp"].isoformat() == "2026-07-01T00:00:00.250000+00:00"
+    assert json.loads(row["messages"]) == told["messages"]
+    assert dict(row["slices"]) == told["slices"]
+    assert dict(row["experiment"]) == {"tone": "warm"}
+    for name in ("id", "output", "cost", "first_byte_ms", "tokens_in"):
+        assert row[name] == told[name], name
+
+
+def test_the_newest_answers_are_read(tmp_path: Path) -> None:
+    """Failures between them cost no place, and nothing older is touched."""
+    failed = json.dumps(json.loads(line(9)) | {"status": 500}).encode() + b"\n"
+    ref, _ = collect(tmp_path, lines(1, 2, 3), failed, lines(4) + failed.replace(b"p9", b"p8"))
+    store = ArtifactStore(tmp_path / "store")
+    for most, expected in {
+        0: [],
+        1: ["p4", "p8"],
+        2: ["p3", "p9", "p4", "p8"],
+        4: ["p1", "p2", "p3", "p9", "p4", "p8"],
+        99: ["p1", "p2", "p3", "p9", "p4", "p8"],
+    }.items():
+        assert [row["id"] for row in rows(store, ref, most)] == expected
+    assert collect(tmp_path, max_records=2)[0].records == 2
+    assert collect(tmp_path, max_records=2)[1] == ["p3", "p4"]
+
+
+def test_an_id_is_read_once_wherever_it_stands_again(tmp_path: Path) -> None:
+    copied = lines(1, 2)
+    ref, ids = collect(tmp_path, copied, copied, lines(2, 3, 1, 4, 3), lines(5))
+    assert ids == ["p1", "p2", "p3", "p4", "p5"]
+    assert ref.artifact.summary["skipped"] == {"duplicate id": 5}
+    assert (ref.records, ref.unreadable) == (5, 5)
+
+
+def test_a_segment_of_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges are cut out of row groups of any size."""
+    monkeypatch.setattr(parts, "BATCH_ROWS", 7)
+    ref, ids = collect(tmp_path, lines(*range(50)))
+    assert ids == [f"p{number}" for number in range(50)]
+    store = ArtifactStore(tmp_path / "store")
+    for most in (1, 6, 7, 8, 49):
+        found = [row["id"] for row in rows(store, ref, most)]
+        assert found == ids[-most:]
+
+
+def test_a_complete_segment_is_compacted_once(tmp_path: Path) -> None:
+    first, _ = collect(tmp_path, lines(1), lines(2))
+    second, ids = collect(tmp_path, lines(1), lines(2, 3), lines(4))
+    assert ids == ["p1", "p2", "p3", "p4"]
+    listed = [
+        json.loads((ArtifactStore(tmp_path / "store").path(ref.artifact) / PARTS).read_bytes())
+        for ref in (first, second)
+    ]
+    keys = [[part["key"] for part in index["parts"]] for index in listed]
+    assert keys[1][0] == keys[0][0]
+    assert keys[1][1] != keys[0][1]
+    assert len(list((tmp_path / "store" / parts.KIND).iterdir())) == 4
 
 
 def test_what_is_appended_later_is_another_log(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     first = make_log(store, tmp_path, [record(1)])
     assert make_log(store, tmp_path, [record(1)]).artifact.reused
-    segment = prediction_log.find_segments(tmp_path / "log", tmp_path)
+    (segment,) = segments.find_segments(tmp_path / "log", tmp_path)
     with (tmp_path / "log" / "segment.jsonl").open("a") as stream:
         stream.write(line(2))
     # What was hashed is what is read, whatever a writer appended in between.
-    assert len(list(prediction_log._lines(segment[0]))) == 1
+    assert len(list(segments.lines(segment))) == 1
     second = prediction_log.collect(store, LOG, tmp_path)
     assert (first.records, second.records) == (1, 2)
     assert first.artifact.digest != second.artifact.digest
@@ -68,8 +170,9 @@ def test_what_is_appended_later_is_another_log(tmp_path: Path) -> None:
 def test_an_empty_log_is_healthy(tmp_path: Path, exists: bool) -> None:
     if exists:
         (tmp_path / "log").mkdir()
-    ref = prediction_log.collect(ArtifactStore(tmp_path), LOG, tmp_path)
-    assert (ref.records, ref.unreadable) == (0, 0)
+    store = ArtifactStore(tmp_path)
+    ref = prediction_log.collect(store, LOG, tmp_path)
+    assert (ref.records, ref.unreadable, newest(store, ref)) == (0, 0, [])
 
 
 def test_bad_directories_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,4 +187,4 @@ def test_bad_directories_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(LineageError, match=problem):
             prediction_log.collect(ArtifactStore(tmp_path), spec, tmp_path)
     monkeypatch.setenv("LOGS", str(tmp_path / "elsewhere"))
-    assert prediction_log.resolve("$LOGS/log", Path("/project")) == tmp_path / "elsewhere/log"
+    assert segments.resolve("$LOGS/log", Path("/project")) == tmp_path / "elsewhere/log"

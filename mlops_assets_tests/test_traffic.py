@@ -12,10 +12,10 @@ import pytest
 import requests
 from openfeature import api
 
+from mlops_assets.feedback_record import read_feedback
 from mlops_assets.home import Home
 from mlops_assets.request_record import CANARY, CHAMPION, OUTSIDE
 from mlops_assets.serving.gateway.upstream import Upstream
-from mlops_assets.serving.records.feedback import read_feedback
 from mlops_assets.serving.rollout.desired_state import DesiredState
 from mlops_assets.serving.traffic.flag_file import FlagFile
 from mlops_assets.serving.traffic.flags import Flags

@@ -13,7 +13,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import verdict
 from mlops_assets.monitoring.drift.drift_page import shown
 from mlops_assets.monitoring.drift_settings import DriftSettings
-from mlops_assets.monitoring.log import prediction_log
+from mlops_assets.monitoring.log import prediction_log, window
 from mlops_assets.monitoring.sensors import drift_sensor
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace
@@ -33,7 +33,7 @@ class DriftConfig(DriftSettings, dg.Config):
 @dg.asset(
     name="prediction_log",
     group_name="monitoring",
-    kinds={"jsonlines"},
+    kinds={"parquet"},
     owners=OWNERS,
     code_version=code_digest(prediction_log.__name__),
     deps=["raw_dataset"],
@@ -43,9 +43,10 @@ def prediction_log_asset(
 ) -> dg.MaterializeResult[PredictionLogRef]:
     """What production was asked and what it answered.
 
-    The JSONL segments of a directory, read up to the size they have now. Torn and unreadable
-    lines are left out and counted by reason; an empty log is healthy. It stands after
-    `raw_dataset` only because the samples that we ship are built with the data.
+    The JSONL segments of a directory, read up to the size they have now and compacted to Parquet:
+    each once, and only the last, which is still written to, again. Torn and unreadable lines are
+    left out and counted by reason; an empty log is healthy. It stands after `raw_dataset` only
+    because the samples that we ship are built with the data.
     """
     with workspace.stage(context) as store:
         ref = prediction_log.collect(store, config, PROJECT)
@@ -100,7 +101,7 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
         "period": " to ".join(summary[end] or "-" for end in ("first", "last")),
         "releases": dg.MetadataValue.json(summary["releases"]),
         "directory": directory,
-        "records": dg.MetadataValue.path(str(path / prediction_log.RECORDS)),
+        "parts": dg.MetadataValue.path(str(path / window.PARTS)),
         "from_store": bool(ref.artifact.reused),
     }
 

@@ -21,9 +21,16 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import distances
 from mlops_assets.monitoring.drift.drift_page import write_page, write_plot
 from mlops_assets.monitoring.drift.features import Column, Numbers, make_columns
-from mlops_assets.monitoring.log.prediction_log import RECORDS, read_records
+from mlops_assets.monitoring.log.window import newest, read
 from mlops_assets.multiple_tests import holm
-from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef, Versions, read_rows
+from mlops_assets.refs import (
+    DriftReportRef,
+    PredictionLogRef,
+    PredictionRecord,
+    SplitsRef,
+    Versions,
+    read_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +100,7 @@ def report_drift(
 
     def produce(directory: Path) -> dict[str, Any]:
         train = list(read_rows(store.path(splits.artifact) / "train.jsonl"))
-        records = read_records(store.path(log.artifact) / RECORDS)
+        records = _answered(store, log)
         columns = make_columns(train, records, splits.labels, spec.reference_rows, spec.seed)
         compared = compare(columns, spec)
         verdict = decide(compared, spec)
@@ -104,6 +111,23 @@ def report_drift(
     summary = artifact.summary
     drifted, versions = tuple(summary["drifted"]), Versions.of(artifact)
     return DriftReportRef(artifact, summary["verdict"], drifted, log.records, versions)
+
+
+def _answered(store: ArtifactStore, log: PredictionLogRef) -> list[PredictionRecord]:
+    columns = ["id", "timestamp", "release", "messages", "output", "slices", "answered"]
+    rows = [row for part in newest(store, log) for row in read(store, part, columns).to_pylist()]
+    return [
+        PredictionRecord(
+            row["id"],
+            row["timestamp"].isoformat(),
+            row["release"],
+            tuple(json.loads(row["messages"])),
+            row["output"],
+            dict(row["slices"]),
+        )
+        for row in rows
+        if row["answered"]
+    ]
 
 
 def compare(columns: Sequence[Column], spec: DriftSpec) -> dict[str, ColumnDrift]:

@@ -1,37 +1,29 @@
-"""Production's records, read from the JSONL segments that the serving side appends.
+"""The prediction log: an index of the Parquet parts that its segments were compacted into.
 
-A segment may be written to while it is read. So each is cut at the size it had when the
-stage began: what was hashed is what is read, and a half-written last line is a torn line,
-not an error. A line that cannot be used is skipped and counted by reason. An empty or
-missing log is no error either, because a system that nobody has called yet is healthy: the
-drift report then gives no verdict. The gateway's request log is one such log: of its records those
-count that a user got an answer by.
+An empty or missing log is healthy: the drift report then gives no verdict. The gateway's request
+log is one such log.
 """
 
-import hashlib
 import json
 import logging
-import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError, Recipe
+from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.refs import PredictionLogRef, PredictionRecord, write_jsonl
-from mlops_assets.request_record import SHADOW
+from mlops_assets.monitoring.log.duplicate_ids import distinct_rows
+from mlops_assets.monitoring.log.parts import compact
+from mlops_assets.monitoring.log.segments import Segment, find_segments, resolve
+from mlops_assets.monitoring.log.window import PARTS
+from mlops_assets.refs import PredictionLogRef
 
 logger = logging.getLogger(__name__)
 
-RECORDS = "records.jsonl"
-SAMPLES = Path("data/production")
-"""Below the project: the samples that a DVC stage builds, absent until it has run."""
-
-_RECORD = TypeAdapter(PredictionRecord)
+DUPLICATE = "duplicate id"
 
 
 class PredictionLogSpec(BaseModel):
@@ -46,142 +38,78 @@ class PredictionLogSpec(BaseModel):
         " project; $NAME stands for an environment variable.",
     )
     max_records: int = Field(
-        20_000, ge=1, le=1_000_000, description="Newest records that are kept; older are left out."
+        20_000,
+        ge=1,
+        le=1_000_000,
+        description="Newest answered requests that are looked at; older ones stay in the parts.",
     )
 
 
-@dataclass(frozen=True)
-class Segment:
-    """The part of a file that existed when the stage began."""
-
-    path: Path
-    size: int
-    """Bytes."""
-    sha256: str
-
-
 def collect(store: ArtifactStore, spec: PredictionLogSpec, project: Path) -> PredictionLogRef:
-    """Read the log below ``project`` into ``records.jsonl``.
+    """Compact the log below ``project`` and list its parts, oldest first, in ``parts.json``.
 
     Raises LineageError for an unset variable, a file in the directory's place, or when the
     shipped samples were not built.
     """
     segments = find_segments(resolve(spec.directory, project), project)
+    parts = [compact(store, segment) for segment in segments]
     recipe = Recipe(
         kind="prediction_log",
-        inputs={segment.path.name: segment.sha256 for segment in segments},
+        inputs={s.path.name: part.digest for s, part in zip(segments, parts, strict=True)},
         spec={"max_records": spec.max_records},
         code_version=code_digest(__name__),
+        libraries=("pyarrow",),
     )
 
     def produce(directory: Path) -> dict[str, Any]:
-        return _write(directory, segments, spec.max_records)
+        return _write_index(store, directory, segments, parts, spec.max_records)
 
-    return _ref(store.build(recipe, produce))
-
-
-def resolve(directory: str, project: Path) -> Path:
-    """The absolute path of the log. Raises LineageError for a variable that is not set."""
-    expanded = os.path.expandvars(directory)
-    if "$" in expanded:
-        raise LineageError(
-            f"The prediction log's directory {directory!r} names an environment variable that"
-            " is not set.",
-            "Set the variable, or change prediction_log.directory in the profile.",
-        )
-    return (project / Path(expanded).expanduser()).resolve()
+    artifact = store.build(recipe, produce)
+    unreadable = sum(artifact.summary["skipped"].values())
+    return PredictionLogRef(artifact, artifact.summary["records"], unreadable)
 
 
-def find_segments(directory: Path, project: Path) -> list[Segment]:
-    """The segments in the order of their names, as they are now."""
-    if not directory.exists():
-        if directory.is_relative_to((project / SAMPLES).resolve()):
-            raise LineageError(
-                f"The sample of production records {directory} has not been built.",
-                "Run `dvc repro data/dvc.yaml` or the job `lineage` once.",
-            )
-        logger.warning("no prediction log at %s: nothing was recorded yet", directory)
-        return []
-    if not directory.is_dir():
-        raise LineageError(
-            f"The prediction log {directory} is not a directory.",
-            "Point prediction_log.directory at the directory that holds the segments.",
-        )
-    return [_segment(path) for path in sorted(directory.glob("*.jsonl"))]
+def _write_index(
+    store: ArtifactStore,
+    directory: Path,
+    segments: Sequence[Segment],
+    parts: Sequence[Artifact],
+    limit: int,
+) -> dict[str, Any]:
+    runs = distinct_rows(store, parts, limit)
+    listed = [
+        {"segment": segment.path.name, "bytes": segment.size, "sha256": segment.sha256}
+        | {"key": part.key, "digest": part.digest, "rows": used}
+        for segment, part, used in zip(segments, parts, runs, strict=True)
+    ]
+    index = {"max_records": limit, "parts": listed}
+    (directory / PARTS).write_text(json.dumps(index, indent=1))
+    used = [run for each in runs for run in each]
+    repeated = _total(parts, "rows") - sum(run.stop - run.start for run in used)
+    return _summary(parts, repeated, sum(run.answered for run in used), limit)
 
 
-def _segment(path: Path) -> Segment:
-    size, hasher = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as stream:
-        left = size
-        while left and (block := stream.read(min(left, 1 << 20))):
-            hasher.update(block)
-            left -= len(block)
-    return Segment(path, size - left, hasher.hexdigest())
-
-
-def _write(directory: Path, segments: Sequence[Segment], limit: int) -> dict[str, Any]:
-    skipped: Counter[str] = Counter()
-    newest = deque(_records(segments, skipped), maxlen=limit)
-    write_jsonl(directory / RECORDS, newest)
-    times = sorted(record.timestamp for record in newest)
+def _summary(parts: Sequence[Artifact], repeated: int, answered: int, limit: int) -> dict[str, Any]:
+    skipped = _added(part.summary["skipped"] for part in parts) + Counter({DUPLICATE: repeated})
+    times = sorted(time for part in parts for time in part.summary["times"])
     return {
-        "records": len(newest),
+        "records": min(answered, limit),
+        "answered": answered,
+        "rows": _total(parts, "rows") - repeated,
         "skipped": dict(sorted(skipped.items())),
-        "segments": len(segments),
+        "segments": len(parts),
         "first": times[0] if times else "",
         "last": times[-1] if times else "",
-        "releases": dict(Counter(record.release for record in newest)),
+        "releases": dict(_added(part.summary["releases"] for part in parts)),
     }
 
 
-def _records(segments: Sequence[Segment], skipped: Counter[str]) -> Iterator[PredictionRecord]:
-    seen: set[str] = set()
-    for segment in segments:
-        for line in _lines(segment):
-            record, problem = parse(line)
-            if record is not None and record.id in seen:
-                problem = "duplicate id"
-            if record is None or problem:
-                skipped[problem] += 1
-                continue
-            seen.add(record.id)
-            yield record
+def _total(parts: Iterable[Artifact], name: str) -> int:
+    return sum(part.summary[name] for part in parts)
 
 
-def _lines(segment: Segment) -> Iterator[bytes]:
-    left = segment.size
-    with segment.path.open("rb") as stream:
-        while left and (line := stream.readline(left)):
-            left -= len(line)
-            if line.strip():
-                yield line
-
-
-def parse(line: bytes) -> tuple[PredictionRecord | None, str]:
-    """The record of one line, or None and the reason."""
-    try:
-        fields = json.loads(line.decode("utf-8"))
-        record = _RECORD.validate_python(fields)
-    except UnicodeDecodeError:
-        return None, "not UTF-8"
-    except ValidationError:
-        return None, "not a record"
-    except (ValueError, RecursionError):
-        return None, "not JSON" if line.endswith(b"\n") else "torn line"
-    if fields.get("status", 200) != 200 or fields.get("arm") == SHADOW:
-        return None, "no answer to a user"
-    if not any(item.get("role") == "user" and item.get("content") for item in record.messages):
-        return None, "no user message"
-    return record, ""
-
-
-def _ref(artifact: Artifact) -> PredictionLogRef:
-    skipped = sum(artifact.summary["skipped"].values())
-    return PredictionLogRef(artifact, artifact.summary["records"], skipped)
-
-
-def read_records(path: Path) -> list[PredictionRecord]:
-    """The records of an artifact's ``records.jsonl``."""
-    with path.open("rb") as stream:
-        return [_RECORD.validate_json(line) for line in stream]
+def _added(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total

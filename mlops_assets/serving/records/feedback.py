@@ -10,14 +10,14 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlops_assets.feedback_record import RATING, FeedbackRecord
+from mlops_assets.feedback_record import RATING, FeedbackRecord, read_feedback
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.gateway.refusal import (
     NOT_FOUND,
@@ -38,8 +38,6 @@ SEARCHES = 2
 """At the same time: each reads the log at full speed."""
 MOST_WAITING = 64
 """Votes that are taken on at the same time."""
-
-_RECORD = TypeAdapter(FeedbackRecord)
 
 
 class Vote(BaseModel):
@@ -175,17 +173,6 @@ class Feedback:
             raise unavailable(
                 "The gateway cannot record feedback now.", 5.0, code="log_unavailable"
             ) from None
-
-
-def read_feedback(directory: Path) -> Iterator[FeedbackRecord]:
-    """Every vote, oldest first; a torn line is passed over."""
-    for path in sorted(directory.glob("*.jsonl")):
-        with path.open("rb") as stream:
-            for line in stream:
-                try:
-                    yield _RECORD.validate_json(line)
-                except ValidationError:
-                    logger.warning("a line of %s is no vote", path)
 
 
 def _parse(body: bytes) -> Vote:

@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.feedback_record import read_feedback
 from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, Decision, LedgerEntry
 from mlops_assets.release_check import verify_release
 from mlops_assets.release_state import read_release
-from mlops_assets.serving.records.feedback import read_feedback
 from mlops_assets.serving.rollout.release_spec import ReleaseSpec
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets.serving.traffic.experiment_decision import ExperimentVerdict

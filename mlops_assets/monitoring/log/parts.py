@@ -1,0 +1,166 @@
+"""One segment of the log as one Parquet artifact, its part.
+
+A part is named by its segment's SHA-256: a segment that is complete is compacted once, ever, and
+only the one that is still written to is made anew. A segment is read a batch at a time, whatever
+its size. A line that cannot be used is skipped and counted by reason; every other line is a row,
+in the log's order, which is that of time. Requests that failed are rows too: ``answered`` tells
+them apart.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import orjson
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.code_digest import code_digest
+from mlops_assets.monitoring.log.segments import Segment, lines
+from mlops_assets.request_record import SHADOW, RequestRecord
+
+KIND = "log_part"
+RECORDS = "records.parquet"
+BATCH_ROWS, BATCH_BYTES = 8192, 8 * 1024**2  # what is held in memory at once
+TEXTS = ("release", "arm", "tenant", "user", "feature", "prompt", "model", "cached", "finish")
+MAPS = ("slices", "experiment")
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRequest(RequestRecord):
+    """A line of any log: one that states no status holds answered requests alone."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
+
+    status: Annotated[int, Field(ge=0, le=999)] = 200
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+
+
+_RECORD = TypeAdapter(LoggedRequest)
+
+
+def schema() -> Any:
+    """The columns of ``records.parquet``.
+
+    ``messages`` is JSON text; ``timestamp`` is in UTC; ``answered`` says that a user got this
+    answer: status 200, not the shadow's, and the request holds a user's message.
+    """
+    import pyarrow as pa
+
+    text, mapped = pa.string(), pa.map_(pa.string(), pa.string())
+    return pa.schema(
+        [
+            ("id", text),
+            ("timestamp", pa.timestamp("us", tz="UTC")),
+            ("answered", pa.bool_()),
+            *((name, text) for name in TEXTS),
+            *((name, text) for name in ("messages", "output")),
+            *((name, mapped) for name in MAPS),
+            *((name, pa.int64()) for name in ("tokens_in", "tokens_out")),
+            *((name, pa.float64()) for name in ("cost", "latency_ms", "first_byte_ms")),
+            ("error", text),
+            ("status", pa.int16()),
+            ("trace", text),
+        ]
+    )
+
+
+def compact(store: ArtifactStore, segment: Segment) -> Artifact:
+    """The segment's part; its summary counts rows, answers, and lines skipped by reason."""
+    recipe = Recipe(
+        kind=KIND,
+        inputs={"segment": segment.sha256},
+        spec={},
+        code_version=code_digest(__name__),
+        libraries=("pyarrow",),
+    )
+    return store.build(recipe, lambda directory: _write(directory, segment))
+
+
+def parse(line: bytes | None) -> tuple[LoggedRequest | None, str]:
+    """The request of one line, or None and the reason."""
+    if line is None:
+        return None, "line too long"
+    try:
+        record = _RECORD.validate_python(orjson.loads(line))
+        datetime.fromisoformat(record.timestamp)
+    except orjson.JSONDecodeError as error:
+        return None, _why_no_json(line, error)
+    except ValidationError:
+        return None, "not a record"
+    except ValueError:
+        return None, "no time"
+    return record, ""
+
+
+def is_answered(record: LoggedRequest) -> bool:
+    """Whether a user got this answer to something that a user wrote."""
+    if record.status != 200 or record.arm == SHADOW:
+        return False
+    return any(each.get("role") == "user" and each.get("content") for each in record.messages)
+
+
+def _why_no_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    if not line.endswith(b"\n"):
+        return "torn line"
+    return "not UTF-8" if "UTF-8" in error.msg else "not JSON"
+
+
+def _write(directory: Path, segment: Segment) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = schema()
+    skipped: Counter[str] = Counter()
+    releases: Counter[str] = Counter()
+    times: list[datetime] = []
+    rows = 0
+    with pq.ParquetWriter(directory / RECORDS, columns, compression="zstd") as writer:
+        for batch in _batches(segment, skipped):
+            table = pa.Table.from_pylist([_row(record) for record in batch], schema=columns)
+            writer.write_table(table)
+            rows += len(batch)
+            releases.update(each.release for each in batch if is_answered(each))
+            stamps = table["timestamp"].to_pylist()
+            times = [min([*times[:1], *stamps]), max([*times[1:], *stamps])]
+    return {
+        "rows": rows,
+        "answered": releases.total(),
+        "skipped": dict(sorted(skipped.items())),
+        "releases": dict(releases),
+        "times": [time.isoformat() for time in times],
+        "bytes": segment.size,
+    }
+
+
+def _batches(segment: Segment, skipped: Counter[str]) -> Iterator[Sequence[LoggedRequest]]:
+    batch: list[LoggedRequest] = []
+    size = 0
+    for line in lines(segment):
+        record, problem = parse(line)
+        if record is None or line is None:
+            skipped[problem] += 1
+            continue
+        batch.append(record)
+        size += len(line)
+        if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _row(record: LoggedRequest) -> dict[str, Any]:
+    moment = datetime.fromisoformat(record.timestamp)
+    row = vars(record) | {name: list(getattr(record, name).items()) for name in MAPS}
+    return row | {
+        "timestamp": moment.replace(tzinfo=moment.tzinfo or UTC),
+        "answered": is_answered(record),
+        "messages": orjson.dumps(record.messages).decode(),
+    }

@@ -1,0 +1,72 @@
+"""The newest records of the log, wherever its parts hold them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.artifacts import Artifact, ArtifactStore
+from mlops_assets.monitoring.log.parts import KIND, RECORDS
+from mlops_assets.refs import PredictionLogRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS = "parts.json"
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Rows ``start`` to ``stop`` of one part, the latter left out."""
+
+    part: Artifact
+    start: int
+    stop: int
+
+
+def newest(
+    store: ArtifactStore, ref: PredictionLogRef, records: int | None = None
+) -> list[PartRows]:
+    """The rows from the newest ``records`` answered requests on, in order of time.
+
+    Requests that failed lie between them, and have no share in the count. None stands for as many
+    as the asset's own ``max_records``.
+    """
+    index = json.loads((store.path(ref.artifact) / PARTS).read_bytes())
+    left = index["max_records"] if records is None else records
+    found: list[PartRows] = []
+    for part in reversed(index["parts"]):
+        artifact = Artifact(KIND, part["key"], part["digest"])
+        for start, stop, answered in reversed(part["rows"]):
+            if left <= 0:
+                return found[::-1]
+            rows = PartRows(artifact, start, stop)
+            found.append(rows if answered <= left else _last(store, rows, left))
+            left -= answered
+    return found[::-1]
+
+
+def read(store: ArtifactStore, rows: PartRows, columns: Sequence[str] | None = None) -> "pa.Table":
+    """These rows, with these columns of ``parts.schema`` or all; reads no more than it must.
+
+    Raises LineageError when the part is missing or was changed.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(store.path(rows.part) / RECORDS) as file:
+        groups, first, at = [], 0, 0
+        for number in range(file.num_row_groups):
+            behind = at + file.metadata.row_group(number).num_rows
+            if behind <= rows.start:
+                first = behind
+            elif at < rows.stop:
+                groups.append(number)
+            at = behind
+        table = file.read_row_groups(groups, columns=None if columns is None else list(columns))
+    return table.slice(rows.start - first, rows.stop - rows.start)
+
+
+def _last(store: ArtifactStore, rows: PartRows, answered: int) -> PartRows:
+    """The rows from the ``answered``-th answer on, counted from the end."""
+    flags = read(store, rows, ["answered"])["answered"].to_numpy()
+    return PartRows(rows.part, rows.start + int(flags.nonzero()[0][-answered]), rows.stop)
