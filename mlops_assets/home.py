@@ -116,6 +116,13 @@ class Home:
         path = self._ref_path(asset, run_id)
         return load_ref(path.read_bytes()) if path.is_file() else None
 
+    def materialised(self, asset: str) -> float | None:
+        """When the latest ref was written, in seconds since the epoch; None before the first."""
+        try:
+            return self._ref_path(asset, LATEST).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def _ref_path(self, asset: str, name: str) -> Path:
         return self.root / "refs" / asset / f"{name}.json"
 

@@ -1,111 +1,163 @@
-"""Metrics over rows: shares, fields, intervals, and ragas' without a language model."""
+"""What Prometheus reads of the gateway: the table in its docs, votes, the ledger, drift."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
-from mlops_assets import metrics
-from mlops_assets.evaluation.ragas_metrics import ragas_means
-from mlops_assets_tests.small_evaluation import answer
+from mlops_assets.artifacts import Recipe
+from mlops_assets.feedback_record import FeedbackRecord
+from mlops_assets.home import Home
+from mlops_assets.ledger import ROLLED_BACK
+from mlops_assets.profiles import PROJECT
+from mlops_assets.ref_json import dump_ref
+from mlops_assets.refs import DriftReportRef
+from mlops_assets.serving.gateway.home_metrics import HomeMetrics
+from mlops_assets.serving.gateway.server_metrics import ServerMetrics
+from mlops_assets.serving.gateway.state_metrics import EngineHealth
+from mlops_assets_tests.conftest import VERSIONS
 
-
-@pytest.mark.parametrize(
-    ("output", "exact"),
-    [
-        ('{"a":"x","b":"y"}', True),
-        (' { "b" : "y",\n "a":"x" } ', True),
-        ('{"a":"\\u0078","b":"y"}', True),
-        ('{"a":"x"}', False),
-        ('{"a":"x","b":"y","c":"z"}', False),
-        ('{"a":"x","a":"x","b":"y"}', False),
-        ('{"a":"x","b":"y"} thanks', False),
-        ("", False),
-        ("null", False),
-        ('{"a":"x","b":"\\ud800"}', False),
-        ("[" * 100_000, False),
-    ],
-)
-def test_exact_match_compares_json_objects_not_text(output: str, exact: bool) -> None:
-    assert metrics.is_exact('{"a":"x","b":"y"}', output) is exact
+RELEASE = "ab" * 32
+DRIFT = {
+    "words": {"layer": "data", "effect": 0.4, "drifted": True},
+    "queue": {"layer": "prediction", "effect": None, "drifted": False},
+}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "nope", "[]", '"x"', "1", '{"a":NaN}', '{"a":1e999}', '{"a":1,"a":2}', '{"a":']
-)
-def test_what_is_no_json_object_is_none(text: str) -> None:
-    assert metrics.parse_object(text) is None
+def report_drift(home: Home, columns: dict[str, Any] = DRIFT) -> DriftReportRef:
+    """As if the job `monitor` had found this."""
+
+    def produce(directory: Path) -> dict[str, Any]:
+        (directory / "drift.json").write_text(json.dumps({"columns": columns}))
+        return {}
+
+    artifact = home.store.build(Recipe("drift_report", {}, {"columns": columns}, "1"), produce)
+    layers = {"data": "drift", "prediction": "no_verdict"}
+    ref = DriftReportRef(artifact, "drift", ("words",), 1000, VERSIONS, layers)
+    home.write_ref("drift_report", "a-run", dump_ref(ref))
+    return ref
 
 
-def test_true_and_one_are_different_answers() -> None:
-    assert not metrics.is_exact('{"a":1}', '{"a":true}')
-
-
-def test_empty_input_has_no_score() -> None:
-    assert metrics.share([]) is None
-    assert metrics.accuracy([], []) is None
-    assert metrics.macro_f1([], []) is None
-    assert metrics.wilson(0, 0) is None
-    assert metrics.paired_difference([], []) is None
-    assert metrics.percentile([], 0.5) is None
-    assert ragas_means([]).keys() >= {"exact_match", "chrf_score"}
-    assert set(ragas_means([]).values()) == {None}
-
-
-@settings(deadline=None)  # the first example imports scikit-learn
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", None]))))
-def test_macro_f1_is_that_of_scikit_learn(pairs) -> None:
-    from sklearn.metrics import f1_score
-
-    expected, predicted = [a for a, _ in pairs], [b for _, b in pairs]
-    ours = metrics.macro_f1(expected, predicted)
-    if not pairs:
-        assert ours is None
-        return
-    named = [label or "none" for label in predicted]
-    theirs = f1_score(
-        expected, named, labels=sorted(set(expected)), average="macro", zero_division=0
+@pytest.fixture
+def metrics(home: Home) -> ServerMetrics:
+    """Those of a gateway to which everything has happened once."""
+    metrics = ServerMetrics()
+    metrics.count(RELEASE, "champion", 200, "team")
+    metrics.observe(RELEASE, "champion", 0.2, 0.1, (30, 5), 0.25)
+    metrics.cache_hit("exact")
+    metrics.serving({"champion": RELEASE})
+    metrics.observe_shadow(
+        dict.fromkeys(("pairs", "queue_full", "budget", "no_spare_capacity", "log"), 0)
     )
-    assert ours == pytest.approx(theirs)
+    metrics.vote(vote())
+    state = metrics.state
+    state.budgets = lambda: {("team", "tokens"): 0.5}
+    state.engines = lambda: (EngineHealth(RELEASE, up=True, restarts=2),)
+    state.outcomes = lambda: ("promoted", ROLLED_BACK, ROLLED_BACK)
+    report_drift(home)
+    metrics.watch_home(HomeMetrics(home, home.root / "serving/requests"))
+    return metrics
 
 
-@settings(deadline=None)
-@given(st.integers(1, 5000), st.floats(0, 1))
-def test_wilson_is_that_of_scipy(rows: int, rate: float) -> None:
-    from scipy.stats import binomtest
-
-    hits = round(rate * rows)
-    theirs = binomtest(hits, rows).proportion_ci(method="wilson")
-    assert metrics.wilson(hits, rows) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+def vote(**changes: Any) -> FeedbackRecord:
+    """Somebody liked an answer and still knew a better one."""
+    told = {"id": "v", "timestamp": "", "request": "r", "score": 1.0, "correction": "Hardware."}
+    return FeedbackRecord(**told | {"release": RELEASE, "arm": "champion"} | changes)
 
 
-def test_paired_difference_counts_only_what_changed() -> None:
-    same = [True] * 50 + [False] * 50
-    difference, (low, high) = metrics.paired_difference(same, same)
-    assert difference == 0
-    assert low < 0 < high
-    difference, (low, high) = metrics.paired_difference([True] * 100, [False] * 100)
-    assert difference == 1
-    assert low > 0.9
-    assert high <= 1
+def families(metrics: ServerMetrics) -> Iterator[Any]:
+    """What a scrape gives."""
+    return text_string_to_metric_families(asyncio.run(metrics.render()).decode())
 
 
-@pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.95, 4), (0.0, 1), (1.0, 4)])
-def test_percentile_is_the_nearest_rank(share: float, value: int) -> None:
-    assert metrics.percentile([4, 1, 3, 2], share) == value
-
-
-def test_ragas_gives_credit_for_nearly_right_answers() -> None:
-    reference = answer(queue="billing", priority="high")
-    near = answer(queue="billing", priority="low")
-    perfect, close, none = (ragas_means([(reference, text)]) for text in (reference, near, ""))
-    assert set(perfect) == {
-        "exact_match",
-        "non_llm_string_similarity",
-        "rouge_score",
-        "bleu_score",
-        "chrf_score",
+def samples(metrics: ServerMetrics) -> dict[tuple[str, ...], float]:
+    """Values of a scrape by name and labels' values."""
+    return {
+        (one.name, *one.labels.values()): one.value
+        for family in families(metrics)
+        for one in family.samples
     }
-    assert set(perfect.values()) == {1.0}
-    assert close["exact_match"] == 0
-    assert all(0 < value < 1 for name, value in close.items() if name != "exact_match")
-    assert set(none.values()) == {0.0}
+
+
+def described(metrics: ServerMetrics) -> list[list[str]]:
+    """The table of the docs, made from a scrape."""
+    rows = []
+    for family in families(metrics):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for one in family.samples for label in one.labels} - {"le"}
+        shown = ", ".join(f"`{label}`" for label in sorted(labels))
+        rows.append([f"`{name}`", family.type, shown, family.documentation])
+    return sorted(rows)
+
+
+def test_the_table_in_the_docs_is_what_is_shown(metrics: ServerMetrics) -> None:
+    table = (PROJECT / "docs/gateway.md").read_text().split("| metric |", 1)[1].split("\n\n", 1)[0]
+    told = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+    ]
+    assert told == described(metrics)
+
+
+def test_nothing_is_shown_that_nobody_reads(metrics: ServerMetrics) -> None:
+    assert not [name for name, *_ in samples(metrics) if name.endswith("_created")]
+
+
+def test_votes_are_counted_by_what_they_say(metrics: ServerMetrics) -> None:
+    for change in (
+        {"score": 0.0, "correction": ""},
+        {"score": 0.7, "correction": ""},
+        {"metric": "resolved-by-a-caller", "correction": ""},
+    ):
+        metrics.vote(vote(**change))
+    found = samples(metrics)
+    short = RELEASE[:12]
+    votes = {
+        key[-1]: value for key, value in found.items() if key[0] == "mlops_feedback_votes_total"
+    }
+    assert votes == {"up": 1, "down": 1, "between": 1, "other": 1}
+    assert found["mlops_feedback_corrections_total", "champion", short] == 1
+    assert "resolved-by-a-caller" not in str(found)
+
+
+def test_the_ledgers_rows_are_shown_from_the_first_on(metrics: ServerMetrics) -> None:
+    """A rollback that comes first is an increase from 0, which alerts look for."""
+    found = samples(metrics)
+    assert found["mlops_decisions_total", ROLLED_BACK] == 2
+    assert found["mlops_decisions_total", "rejected"] == 0
+
+
+def test_the_latest_drift_report_is_shown(metrics: ServerMetrics, home: Home) -> None:
+    found = samples(metrics)
+    assert found["mlops_drift_verdict", "overall", "drift"] == 1
+    assert found["mlops_drift_verdict", "overall", "no_drift"] == 0
+    assert found["mlops_drift_verdict", "prediction", "no_verdict"] == 1
+    assert found["mlops_drift_effect", "words", "data"] == 0.4
+    assert ("mlops_drift_effect", "queue", "prediction") not in found, "a missing number is none"
+    assert found["mlops_drift_report_timestamp_seconds",] == home.materialised("drift_report")
+    report_drift(home, {"words": {"layer": "data", "effect": 0.1, "drifted": False}})
+    assert samples(metrics)["mlops_drift_effect", "words", "data"] == 0.1
+
+
+def test_a_report_that_cannot_be_read_says_nothing(
+    metrics: ServerMetrics, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(metrics.render())
+    ref = report_drift(home)
+    gone = replace(ref, artifact=replace(ref.artifact, key="0" * 64))
+    home.write_ref("drift_report", "a-run", dump_ref(gone))
+    for _ in range(2):
+        names = {name for name, *_ in samples(metrics)}
+        assert not [name for name in names if name.startswith("mlops_drift_")]
+        assert "mlops_disk_free_bytes" in names
+    assert len(caplog.records) == 1, "told once"
+
+
+def test_before_the_first_report_there_is_no_verdict(home: Home) -> None:
+    metrics = ServerMetrics()
+    metrics.watch_home(HomeMetrics(home, home.root / "serving/requests"))
+    assert not [name for name, *_ in samples(metrics) if name.startswith("mlops_drift_")]

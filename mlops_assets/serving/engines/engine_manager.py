@@ -48,6 +48,8 @@ class EngineState:
     """ISO 8601 in UTC."""
     deaths: int
     """In the last hour."""
+    restarts: int
+    """Times that it was taken down since this process knows it; see ``detail`` for the last."""
     in_flight: int
     """Requests of users that it is answering."""
     pid: int | None
@@ -153,6 +155,7 @@ class EngineManager:
             detail,
             supervisor.since,
             supervisor.deaths,
+            supervisor.restarts,
             served.in_flight,
             supervisor.process.pid if supervisor.process else None,
         )

@@ -57,6 +57,8 @@ class EngineSupervisor:
     """Why it is in this state, for people."""
     since: str = ""
     """ISO 8601 in UTC."""
+    restarts: int = 0
+    """Times that the server was taken down for a reason other than ours, in all."""
 
     crashed: Callable[[str], object] = lambda _: None
     """Told the release whose engine, once ready, has died or hangs."""
@@ -146,6 +148,7 @@ class EngineSupervisor:
             if self.process is not None:
                 await self.process.stop(0)
             self._deaths.append(time.monotonic())
+            self.restarts += 1
             if not died:
                 await self._set(TAMPERED, reason)
                 await self._restored()

@@ -102,7 +102,7 @@ class Endpoints:
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
         self._authenticate(request, METRICS)
-        body = self.gateway.metrics.render()
+        body = await self.gateway.metrics.render()
         return Response(body, headers={"content-type": CONTENT_TYPE.decode()})
 
     async def state(self, request: Request) -> Response:
@@ -124,6 +124,7 @@ class Endpoints:
         timeout = self.gateway.spec.body_timeout
         body = await read_body(request.receive, headers, MOST_FEEDBACK, timeout)
         vote = await self.gateway.votes.give(key.name, body)
+        self.gateway.metrics.vote(vote)
         told = {"id": vote.id, "object": "feedback", "request_id": vote.request}
         return _json({**told, "metric": vote.metric, "score": vote.score}, 201)
 

@@ -67,7 +67,7 @@ class Gateway:
         self.metrics.in_flight.set_function(lambda: self.admission.in_flight)
         self.metrics.waiting.set_function(lambda: self.admission.waiting)
         self.budgets = Budgets(usage_ledger(files), spec)
-        self.metrics.budgets = partial(self.budgets.shares, "key")
+        self.metrics.state.budgets = partial(self.budgets.shares, "key")
         self._price = partial(cost, spec)
         self.cache = AnswerCache(spec)
         self.tracing = make_tracing()
@@ -212,7 +212,7 @@ class Gateway:
             if call.key is not None:
                 self.limits.spend_tokens(call.key, sum(tokens))
             self.metrics.observe(
-                release, arm, record.latency_ms / 1e3, first and first / 1e3, tokens
+                release, arm, record.latency_ms / 1e3, first and first / 1e3, tokens, record.cost
             )
             line |= {"ms": record.latency_ms, "tokens_in": tokens[0], "tokens_out": tokens[1]}
         if error:

@@ -18,8 +18,11 @@ from mlops_assets.profiles import load_profile
 from mlops_assets.release_state import ReleaseState
 from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
 from mlops_assets.serving.engines.engine_manager import EngineManager
+from mlops_assets.serving.engines.engine_supervisor import READY
 from mlops_assets.serving.gateway import api_keys
 from mlops_assets.serving.gateway.gateway import Gateway
+from mlops_assets.serving.gateway.home_metrics import HomeMetrics
+from mlops_assets.serving.gateway.state_metrics import EngineHealth, StateMetrics
 from mlops_assets.serving.gateway_spec import GatewaySpec, read_settings
 from mlops_assets.serving.rollout.controller import Controller
 from mlops_assets.serving.rollout.desired_state import DesiredState
@@ -87,7 +90,8 @@ async def open_gateway(home: Home, settings: Settings) -> AsyncIterator[Gateway]
         gateway.metrics.serving(_arms(release))
 
     controller.listeners.append(follow)
-    gateway.metrics.watch(state.ledger_age, state.engines_up)
+    state.show_in(gateway.metrics.state)
+    gateway.metrics.watch_home(HomeMetrics(home, files.requests))
     guarding = watch_guardrails(home, settings.model, lambda: desired.entries, settings.release)
     tasks = [
         asyncio.create_task(guarding, name="experiments"),
@@ -157,9 +161,20 @@ class ServedState:
         age = self._desired.age_s
         return float("inf") if age is None else age
 
-    def engines_up(self) -> dict[str, bool]:
-        """Whether each release's engine takes requests."""
-        return {each.release: each.state == "ready" for each in self._manager.state()}
+    def show_in(self, metrics: StateMetrics) -> None:
+        """Have metrics ask here."""
+        desired = self._desired
+        metrics.ledger_age, metrics.engines = self.ledger_age, self._engines
+        metrics.release = lambda: desired.state
+        metrics.outcomes = lambda: (
+            row.decision.outcome for row in desired.entries if row.decision.model == desired.model
+        )
+
+    def _engines(self) -> tuple[EngineHealth, ...]:
+        return tuple(
+            EngineHealth(each.release, each.state == READY, each.restarts)
+            for each in self._manager.state()
+        )
 
 
 def provide_first_key(files: ServingHome) -> bool:
