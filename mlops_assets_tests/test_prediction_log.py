@@ -43,6 +43,7 @@ def lines(*numbers: int, **changes: Any) -> bytes:
         (b"[" * 100_000 + b"\n", "not JSON"),
         (lines(1), "duplicate id"),
         (lines(9, timestamp="yesterday"), "no time"),
+        (lines(9, timestamp="0001-01-01T00:00:00+14:00"), "no time"),
         (line(9).replace("{", '{"tokens_in": 18446744073709551615, ', 1).encode(), "not a record"),
         (line(9).replace("{", '{"cost": 1e999, ', 1).encode() + b"\n", "not JSON"),
     ],

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -89,14 +90,20 @@ def parse(line: bytes | None) -> tuple[LoggedRequest | None, str]:
         return None, "line too long"
     try:
         record = _RECORD.validate_python(orjson.loads(line))
-        datetime.fromisoformat(record.timestamp)
+        moment(record.timestamp)
     except orjson.JSONDecodeError as error:
         return None, _why_no_json(line, error)
     except ValidationError:
         return None, "not a record"
-    except ValueError:
+    except (ValueError, OverflowError):
         return None, "no time"
     return record, ""
+
+
+def moment(timestamp: str) -> datetime:
+    """The time in UTC; one that names no zone is in UTC. Raises ValueError, OverflowError."""
+    time = datetime.fromisoformat(timestamp)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def is_answered(record: LoggedRequest) -> bool:
@@ -113,22 +120,22 @@ def _why_no_json(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def _write(directory: Path, segment: Segment) -> dict[str, Any]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = schema()
     skipped: Counter[str] = Counter()
     releases: Counter[str] = Counter()
     times: list[datetime] = []
     rows = 0
-    with pq.ParquetWriter(directory / RECORDS, columns, compression="zstd") as writer:
+    with pq.ParquetWriter(directory / RECORDS, schema(), compression="zstd") as writer:
         for batch in _batches(segment, skipped):
-            table = pa.Table.from_pylist([_row(record) for record in batch], schema=columns)
-            writer.write_table(table)
+            columns = _columns(batch)
+            writer.write_table(_table(columns))
             rows += len(batch)
-            releases.update(each.release for each in batch if is_answered(each))
-            stamps = table["timestamp"].to_pylist()
-            times = [min([*times[:1], *stamps]), max([*times[1:], *stamps])]
+            releases.update(compress(columns["release"], columns["answered"]))
+            times = [
+                min([*times[:1], *columns["timestamp"]]),
+                max([*times[1:], *columns["timestamp"]]),
+            ]
     return {
         "rows": rows,
         "answered": releases.total(),
@@ -156,11 +163,16 @@ def _batches(segment: Segment, skipped: Counter[str]) -> Iterator[Sequence[Logge
         yield batch
 
 
-def _row(record: LoggedRequest) -> dict[str, Any]:
-    moment = datetime.fromisoformat(record.timestamp)
-    row = vars(record) | {name: list(getattr(record, name).items()) for name in MAPS}
-    return row | {
-        "timestamp": moment.replace(tzinfo=moment.tzinfo or UTC),
-        "answered": is_answered(record),
-        "messages": orjson.dumps(record.messages).decode(),
-    }
+def _columns(batch: Sequence[LoggedRequest]) -> dict[str, list[Any]]:
+    rows = [vars(record) for record in batch]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns |= {name: [list(each.items()) for each in columns[name]] for name in MAPS}
+    columns["timestamp"] = [moment(each) for each in columns["timestamp"]]
+    columns["messages"] = [orjson.dumps(each).decode() for each in columns["messages"]]
+    return columns | {"answered": [is_answered(record) for record in batch]}
+
+
+def _table(columns: dict[str, list[Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pydict(columns, schema=schema())
