@@ -33,7 +33,9 @@ def gateway(
     upstream = upstream_of(
         engine.url, system="Answer as JSON.", prompt="cd" * 32, generation={"temperature": 0.0}
     )
-    with serve_gateway(tmp_path_factory.mktemp("gateway"), upstream) as running:
+    slices = ["channel", "product", "style", "retry", "absent"]
+    root = tmp_path_factory.mktemp("gateway")
+    with serve_gateway(root, upstream, slices=slices) as running:
         yield running
 
 
@@ -67,6 +69,21 @@ def test_a_plain_answer(
     assert record["finish"] == "stop"
     assert len(record["user"]) == 64
     assert "kim" not in str(record)
+
+
+def test_slices_are_logged_where_the_settings_name_them(
+    client: openai.OpenAI, gateway: RunningGateway, engine: EngineServer
+) -> None:
+    given = {"channel": "e-mail", "product": "x" * 99, "retry": True, "style": "", "secret": "y"}
+    client.chat.completions.create(model=MODEL, messages=QUESTION, metadata=given)
+    assert gateway.records[-1]["slices"] == {
+        "channel": "e-mail",
+        "product": "x" * 64,
+        "retry": "true",
+    }
+    assert "metadata" not in engine.asked[-1].body
+    client.chat.completions.create(model=MODEL, messages=QUESTION)
+    assert gateway.records[-1]["slices"] == {}
 
 
 def test_a_streamed_answer_ends_in_the_log(

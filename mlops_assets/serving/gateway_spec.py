@@ -1,6 +1,6 @@
 """Settings of the gateway: ``ops: gateway: config:`` of the profile."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,7 @@ from mlops_assets.serving.engines.engine_spec import EngineSpec
 from mlops_assets.serving.traffic.traffic_spec import TrafficSettings
 
 Spec = TypeVar("Spec", bound=BaseModel)
+SliceName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class GatewaySpec(EngineSpec, BudgetSpec, CacheSpec, TrafficSettings):
@@ -78,6 +79,13 @@ class GatewaySpec(EngineSpec, BudgetSpec, CacheSpec, TrafficSettings):
         le=60,
         description="Time between two fsyncs of the request log: what a power cut may cost. A"
         " killed process costs nothing.",
+    )
+
+    slices: list[SliceName] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Fields of a request's `metadata` that stand in its record, so that monitoring"
+        " can tell the slices that training knows; of a value the first 64 characters.",
     )
 
     @property

@@ -74,6 +74,7 @@ class Call:
             release=upstream.release,
             messages=tuple(self.request.messages),
             output=self.answer.text,
+            slices=self.request.slices,
             status=status,
             arm=self.route.arm,
             tenant=self.key.name,

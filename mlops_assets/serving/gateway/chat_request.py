@@ -34,6 +34,7 @@ DEEPEST = 200
 MOST_ATTRIBUTES = 16
 LONGEST_USER = 256
 LONGEST_FEATURE = 64
+LONGEST_SLICE = 64
 FEATURE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
 
 
@@ -51,6 +52,8 @@ class ChatRequest:
     user: str
     """As the caller names its user; empty if it does not."""
     attributes: Mapping[str, Any]
+    slices: Mapping[str, str]
+    """Those of the attributes that stand in the record."""
     max_tokens: int | None
 
     def upstream_body(self, upstream: Upstream, most_tokens: int) -> bytes:
@@ -93,6 +96,7 @@ def parse(body: bytes, spec: GatewaySpec) -> ChatRequest:
         raise invalid("n must be 1: ask again for another answer.", "n")
     messages = _messages(fields.get("messages"), spec.maximum_messages)
     stream = _of_type(fields, "stream", bool, False)
+    attributes = _attributes(fields.get("metadata"))
     request = ChatRequest(
         # Null is what is not said: it takes no setting of the bundle away.
         fields={
@@ -103,7 +107,10 @@ def parse(body: bytes, spec: GatewaySpec) -> ChatRequest:
         stream=stream,
         wants_usage=_wants_usage(fields, stream),
         user=_user(fields),
-        attributes=_attributes(fields.get("metadata")),
+        attributes=attributes,
+        slices={
+            name: _slice(attributes[name]) for name in spec.slices if attributes.get(name, "") != ""
+        },
         max_tokens=_max_tokens(fields, spec.maximum_output_tokens),
     )
     request.fields["messages"] = messages
@@ -223,6 +230,12 @@ def _attributes(metadata: Any) -> Mapping[str, Any]:
             "metadata",
         )
     return metadata
+
+
+def _slice(value: str | float | bool) -> str:
+    """As the data of training would write it: JSON but for text's quotes."""
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text[:LONGEST_SLICE]
 
 
 def _max_tokens(fields: Mapping[str, Any], most: int) -> int | None:
