@@ -35,6 +35,7 @@ NOT_PRODUCING = ("defs", "sensors")
 SHARED = (
     "mlops_assets.metrics",
     "mlops_assets.model_loading",
+    "mlops_assets.near_duplicates",
     "mlops_assets.refusals",
     "mlops_assets.template_messages",
     "mlops_assets.threads",

@@ -10,10 +10,10 @@ import pytest
 from mlops_assets.checks import NO_LEAKAGE, CheckResult, find_check
 from mlops_assets.dataset import leakage
 from mlops_assets.dataset.defs import defs as dataset_defs
-from mlops_assets.dataset.near_duplicates import Signatures, bands_for, shingles
 from mlops_assets.dataset.phrases import CITIES
 from mlops_assets.dataset.splits import SPLITS
 from mlops_assets.home import Home
+from mlops_assets.near_duplicates import Signatures, bands_for, shingles
 from mlops_assets.refs import Row, write_jsonl
 from mlops_assets.resources import RESOURCES
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from mlops_assets import dvc_project
 from mlops_assets.artifacts import LineageError
-from mlops_assets.dataset import fetching, versioning
+from mlops_assets.dataset import versioning
 from mlops_assets.dataset.sources import observe
 from mlops_assets.dataset.spec import RawDatasetSpec
 
@@ -167,9 +168,9 @@ def test_a_remote_that_was_tampered_with_is_refused(tmp_path: Path, checkout: Pa
 
 
 def test_a_remote_may_stand_in_the_private_settings(checkout: Path) -> None:
-    assert not fetching.has_remote(checkout)
+    assert not dvc_project.has_remote(checkout)
     (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
-    assert fetching.has_remote(checkout)
+    assert dvc_project.has_remote(checkout)
     (checkout / ".dvc/config").write_text("no section\n")
     with pytest.raises(LineageError, match="dvc remote"):
-        fetching.has_remote(checkout)
+        dvc_project.has_remote(checkout)

@@ -14,6 +14,7 @@ from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.dataset import expectations, leakage, sources, splits, validation
 from mlops_assets.dataset.spec import RawDatasetSpec
 from mlops_assets.dataset.splits import SplitSpec
+from mlops_assets.near_duplicates import normalised
 from mlops_assets.refs import Row, SplitsRef, ValidatedRef, read_rows, write_jsonl
 
 BANKING77 = os.environ.get("BANKING77_DIR", "")
@@ -106,10 +107,10 @@ def test_banking77(store: ArtifactStore) -> None:
     categories = json.loads((Path(BANKING77) / "categories.json").read_text())
     assert list(result.labels["intent"]) == categories
     tested = {
-        sources.normalised(item.prompt[0]["content"])
+        normalised(item.prompt[0]["content"])
         for item in read_rows(store.path(result.artifact) / "test.jsonl")
     }
     for name in ("train", "validation"):
         for item in read_rows(store.path(result.artifact) / f"{name}.jsonl"):
-            assert sources.normalised(item.prompt[0]["content"]) not in tested
+            assert normalised(item.prompt[0]["content"]) not in tested
             assert item.split == "train"

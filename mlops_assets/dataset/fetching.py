@@ -5,16 +5,9 @@ and built again with `dvc repro` if a pipeline makes it. Data that is there is n
 and what arrives is compared with the pinned hash before anybody reads it.
 """
 
-import configparser
-import fcntl
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mlops_assets.artifacts import LineageError
@@ -30,6 +23,7 @@ from mlops_assets.dataset.versioning import (
     pinned_outputs,
     resolve,
 )
+from mlops_assets.dvc_project import has_remote, one_at_a_time, project_of, run_dvc
 from mlops_assets.home import Home
 
 logger = logging.getLogger(__name__)
@@ -64,7 +58,7 @@ def fetch_missing(path: Path) -> None:
     outputs = pinned_outputs(pinned.lock.parent) if pinned.stage else [(path, pinned)]
     if all(out.exists() for out, _ in outputs):
         return
-    with _one_at_a_time(_project(pinned.lock.parent)):
+    with one_at_a_time(project_of(pinned.lock.parent)):
         if not pinned.stage:
             if not path.exists():
                 _pull(path, pinned)
@@ -76,7 +70,7 @@ def fetch_missing(path: Path) -> None:
 
 def _restore(out: Path, pinned: Pin) -> None:
     """Bring back what a pipeline makes: the remote is quicker than doing the work again."""
-    if has_remote(_project(pinned.lock.parent)):
+    if has_remote(project_of(pinned.lock.parent)):
         try:
             _pull(out, pinned)
             return
@@ -86,23 +80,10 @@ def _restore(out: Path, pinned: Pin) -> None:
     _reproduce(out, pinned)
 
 
-def has_remote(root: Path) -> bool:
-    """Whether the project names a default remote, in its own or in its private settings."""
-    settings = configparser.ConfigParser(interpolation=None)
-    try:
-        settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise LineageError(
-            f"DVC's settings in {root / '.dvc'} cannot be read ({type(error).__name__}).",
-            "Correct them with `dvc remote` and `dvc config`.",
-        ) from error
-    return bool(settings.get("core", "remote", fallback=""))
-
-
 def _pull(out: Path, pinned: Pin) -> None:
     logger.info("%s is missing: fetching it with `dvc pull`", _name(out, pinned))
-    root = _project(pinned.lock.parent)
-    result = _run_dvc(root, "pull", _target(pinned))
+    root = project_of(pinned.lock.parent)
+    result = run_dvc(root, "pull", _target(pinned))
     if result.returncode != 0 or not out.exists():
         _remove(out)
         raise _no_pull(out, pinned, root, result.stdout + result.stderr)
@@ -147,7 +128,7 @@ def _no_pull(out: Path, pinned: Pin, root: Path, said: str) -> LineageError:
 
 def _reproduce(out: Path, pinned: Pin) -> None:
     lock = pinned.lock.read_bytes()
-    result = _run_dvc(_project(pinned.lock.parent), "repro", _target(pinned))
+    result = run_dvc(project_of(pinned.lock.parent), "repro", _target(pinned))
     if result.returncode != 0 or not out.exists():
         said = re.search(r"^ERROR: .*", result.stderr, re.MULTILINE)
         detail = said.group() if said else f"exit code {result.returncode}"
@@ -177,48 +158,7 @@ def _remove(out: Path) -> None:
         out.unlink(missing_ok=True)
 
 
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Let another run in this checkout finish its rebuild first: DVC would refuse the second."""
-    _prepare_private_folders(root)
-    with (root / ".dvc" / "tmp" / "rebuild.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _run_dvc(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    # The stage's command finds the Python that we run under, whatever the shell's PATH says.
-    search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    environment = os.environ | {
-        "PATH": os.pathsep.join(search),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(root / ".dvc" / "tmp" / "site"),
-    }
-    command = [sys.executable, "-m", "dvc", *words]
-    return subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def _name(out: Path, pinned: Pin) -> str:
     """What people know it by: its path in the project."""
-    root = _project(pinned.lock.parent)
+    root = project_of(pinned.lock.parent)
     return str(out.relative_to(root) if out.is_relative_to(root) else out)
-
-
-def _project(folder: Path) -> Path:
-    """The folder with ``.dvc`` that ``folder`` belongs to."""
-    return next((place for place in (folder, *folder.parents) if (place / ".dvc").is_dir()), folder)
-
-
-def _prepare_private_folders(root: Path) -> None:
-    """DVC unpickles what lies in its caches: nobody else may write there."""
-    try:
-        for private in ("tmp", "cache"):
-            (root / ".dvc" / private).mkdir(mode=0o700, parents=True, exist_ok=True)
-            (root / ".dvc" / private).chmod(0o700)
-    except PermissionError as error:
-        raise LineageError(
-            f"DVC cannot write to {root / '.dvc'}, so the missing data cannot be rebuilt.",
-            f"Run once as the owner of {root}, or build the data into the image (`dvc repro`).",
-        ) from error

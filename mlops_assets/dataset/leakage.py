@@ -18,9 +18,8 @@ import orjson
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.dataset.near_duplicates import CHUNK, Signatures
-from mlops_assets.dataset.sources import normalised
 from mlops_assets.dataset.splits import SPLITS
+from mlops_assets.near_duplicates import CHUNK, Signatures, normalised
 from mlops_assets.privacy import excerpt
 from mlops_assets.progress import progress
 from mlops_assets.refs import SplitsRef

@@ -20,7 +20,8 @@ import orjson
 
 from mlops_assets.dataset.expectations import WholeRule
 from mlops_assets.dataset.row_frame import Answer, Labels, label_column, prompt_text
-from mlops_assets.dataset.sources import Candidate, normalised
+from mlops_assets.dataset.sources import Candidate
+from mlops_assets.near_duplicates import normalised
 
 CACHE_KIB = 32_768  # pages that SQLite keeps in memory, and the size of a run it sorts there
 

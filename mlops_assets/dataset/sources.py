@@ -24,6 +24,7 @@ from mlops_assets.dataset.conversations import (
 from mlops_assets.dataset.lines import BLOCK, SHOWN, open_plain
 from mlops_assets.dataset.records import SOUND, Record
 from mlops_assets.dataset.spec import RawDatasetSpec
+from mlops_assets.near_duplicates import normalised
 from mlops_assets.privacy import BLOCKED, Detector, pseudonym, redact
 from mlops_assets.refs import Message, RawDatasetRef
 
@@ -59,11 +60,6 @@ class Candidate:
     redactions: Counter[str] = field(default_factory=Counter)
     size: int = 0
     """Bytes read for it."""
-
-
-def normalised(text: str) -> str:
-    """The text by which duplicates are found: case folded, white space made single spaces."""
-    return " ".join(text.casefold().split())
 
 
 def observe(spec: RawDatasetSpec) -> RawDatasetRef:

@@ -29,6 +29,11 @@ Worth = Callable[[Any, Any], Any]
 """Of pairs of rows, which are worth comparing: a mask. Called with the rows in order."""
 
 
+def normalised(text: str) -> str:
+    """The text by which duplicates are found: case folded, white space made single spaces."""
+    return " ".join(text.casefold().split())
+
+
 def bands_for(similarity: float) -> tuple[int, int]:
     """Bands and values in each: the longest bands with which a pair of this similarity shares
     one with probability ``RECALL``, 1 - (1 - s^values)^bands."""
