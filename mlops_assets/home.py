@@ -77,6 +77,11 @@ class Home:
         """The tracking server's name for messages, without a password."""
         return str(self.mlflow_database) if self.mlflow_is_local else "MLFLOW_TRACKING_URI"
 
+    @staticmethod
+    def fill(path: str) -> str:
+        """``path`` with the home in place of ``${MLOPS_HOME}``, which need not be set."""
+        return path.replace("${MLOPS_HOME}", str(Home.from_environment().root))
+
     def prepare(self) -> None:
         """Create the directory, private to its owner. Raises LineageError when it is full."""
         try:

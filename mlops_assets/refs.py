@@ -121,7 +121,8 @@ class RawDatasetRef:
     """A version of the source data, where it was found."""
 
     version: str
-    """DVC's hash: md5 of the file, or of the directory listing with suffix ``.dir``."""
+    """DVC's hash: md5 of the file, or of the directory listing with suffix ``.dir``; behind a ``+``
+    that of the feedback rows, if there are any."""
     path: str
     """Absolute path of the file or directory."""
     committed: bool
@@ -134,6 +135,8 @@ class RawDatasetRef:
     """Column of the source by our name for it, where the two differ."""
     source: str = ""
     """Address of the pinned source that it was downloaded from, if it was."""
+    feedback: str = ""
+    """Absolute path of the feedback rows that stand after the source's, if there are any."""
     settings: Settings = field(default_factory=dict)
 
 

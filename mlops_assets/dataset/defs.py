@@ -158,6 +158,7 @@ def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
     files = [{"file": name, "bytes": size} for name, size in ref.files.items()]
     return {
         "dvc_hash": ref.version,
+        **_feedback_metadata(ref),
         "committed": ref.committed,
         **({"source": ref.source} if ref.source else {}),
         "path": dg.MetadataValue.path(ref.path),
@@ -166,6 +167,21 @@ def _raw_metadata(ref: RawDatasetRef) -> dict[str, Any]:
         "files": _table(files),
         "bytes": sum(ref.files.values()),
         "first_lines": dg.MetadataValue.md(f"```\n{lines}\n```"),
+    }
+
+
+def _feedback_metadata(ref: RawDatasetRef) -> dict[str, Any]:
+    """Both versions, where feedback stands after the source; else nothing."""
+    source, feedback = versioning.parts(ref.version)
+    if not feedback:
+        return {}
+    with Path(ref.feedback).open("rb") as stream:
+        rows = sum(1 for _ in stream)
+    return {
+        "source_version": source,
+        "feedback_version": feedback,
+        "feedback_rows": rows,
+        "feedback_path": dg.MetadataValue.path(ref.feedback),
     }
 
 
@@ -254,7 +270,9 @@ def data_change_sensor(_context: dg.SensorEvaluationContext) -> dg.RunRequest | 
     except LineageError as error:
         return dg.SkipReason(str(error))
     latest = Home.from_environment().latest("raw_dataset")
-    seen = latest.version if isinstance(latest, RawDatasetRef) else "nothing"
+    # Of the source alone: new feedback is for the sensor of feedback.
+    read = latest.version if isinstance(latest, RawDatasetRef) else "nothing"
+    seen, _ = versioning.parts(read)
     if version == seen:
         return dg.SkipReason(f"The data is still {version}.")
     return dg.RunRequest(

@@ -32,7 +32,7 @@ _FIXED = (
     "id_key INTEGER",
     "folded_key INTEGER",  # the prompt, ignoring case
     "text_key INTEGER",  # the prompt, ignoring case and spacing
-    "place_key INTEGER",  # what may stand once: split and prompt; with the answer, if it is free
+    "place_key INTEGER",  # what may stand once: whether test, and prompt; a free answer too
     "answer_key INTEGER",
     "slices TEXT",
     "personal TEXT",
@@ -205,7 +205,8 @@ class RowIndex:
         content = (candidate.messages or ({"content": ""},))[-1]["content"]
         labels = [(answer or {}).get(name) for name in self._labels]
         said = orjson.dumps(labels) if labels else orjson.dumps([content, candidate.rejected])
-        place = f"{candidate.split}\0{respaced}" + ("" if labels else f"\0{said.decode()}")
+        held_out = candidate.split == "test"  # rows of no split and rows of train may repeat
+        place = f"{held_out}\0{respaced}" + ("" if labels else f"\0{said.decode()}")
         return (
             row,
             candidate.line,

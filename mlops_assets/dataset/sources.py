@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.dataset import fetching, formats, pinned_sources, versioning
+from mlops_assets.dataset import feedback_source, fetching, formats, pinned_sources, versioning
 from mlops_assets.dataset.conversations import (
     NAMES,
     Conversation,
@@ -70,13 +70,32 @@ def observe(spec: RawDatasetSpec) -> RawDatasetRef:
     """
     found = locate(spec)
     path, source = Path(found.path), pinned_sources.parse(versioning.fill(spec.path))
-    version, pinned = versioning.dvc_hash(path), versioning.pin(path)
-    return replace(
+    version, committed = _observed(path)
+    found = replace(
         found,
         version=version,
-        committed=source is not None or (pinned is not None and pinned.version == version),
+        committed=source is not None or committed,
         source=str(source or ""),
         settings={"raw_dataset": spec.model_dump(mode="json")},
+    )
+    feedback = feedback_source.locate(spec.feedback)
+    return found if feedback is None else _with_feedback(found, feedback)
+
+
+def _observed(path: Path) -> tuple[str, bool]:
+    """DVC's hash of what lies there, and whether DVC has pinned just that."""
+    version, pinned = versioning.dvc_hash(path), versioning.pin(path)
+    return version, pinned is not None and pinned.version == version
+
+
+def _with_feedback(source: RawDatasetRef, rows: Path) -> RawDatasetRef:
+    version, committed = _observed(rows)
+    return replace(
+        source,
+        version=versioning.joined(source.version, version),
+        committed=source.committed and committed,
+        files={**source.files, feedback_source.NAME: rows.stat().st_size},
+        feedback=str(rows),
     )
 
 
@@ -111,7 +130,7 @@ def candidates(
     answer_field: str,
     detector: Detector,
 ) -> Iterator[Candidate]:
-    """Every line of the source, one after the other, whatever is wrong with it.
+    """Every line of the source and of the feedback after it, whatever is wrong with it.
 
     ``answer_field`` names the field of answers that the source gives as bare labels. Where the
     file has no ids, or no groups, they are made from the content of the conversation.
@@ -121,6 +140,10 @@ def candidates(
     columns = {reader.names.get(name, name) for name in NAMES} | {group_field, *slices}
     for record in formats.read(Path(raw.path), raw.format, columns):
         yield reader.candidate(record)
+    if raw.feedback:
+        reader = reader.of_feedback()
+        for record in feedback_source.read(Path(raw.feedback)):
+            yield reader.candidate(record)
 
 
 def field_names(raw: RawDatasetRef) -> Mapping[str, str]:
@@ -156,6 +179,11 @@ class _Reader:
         group = next((name for name in known if name in fields), None)
         labelled = raw.format == "labelled_csv"
         return cls(names, shape, fields, group, slices, answer_field, detector, labelled)
+
+    def of_feedback(self) -> "_Reader":
+        """The reader of the feedback after this source: rows of one form, slices as here."""
+        fields = feedback_source.FIELDS
+        return replace(self, names={}, shape="messages", fields=fields, group_field="group")
 
     def candidate(self, record: Record) -> Candidate:
         place = (record.file, record.line, record.source[:SHOWN])

@@ -30,6 +30,12 @@ class RawDatasetSpec(BaseModel):
         f" our names are {', '.join(NAMES)}.",
     )
 
+    feedback: str = Field(
+        "",
+        max_length=4096,
+        description="Directory of feedback versions, whose rows stand after the source's; the asset"
+        " feedback_rows writes them to `${MLOPS_HOME}/feedback`. Empty: none.",
+    )
     license: str = Field(
         "",
         max_length=200,

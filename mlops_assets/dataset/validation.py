@@ -267,9 +267,12 @@ def _summary(rows_in: int, index: RowIndex, labels: Labels, spec: ValidationSpec
 
 
 def _refuse_changed(raw: RawDatasetRef) -> None:
-    if versioning.dvc_hash(Path(raw.path)) != raw.version:
+    source, feedback = versioning.parts(raw.version)
+    read = [(raw.path, source), *([(raw.feedback, feedback)] if feedback else ())]
+    changed = [path for path, version in read if versioning.dvc_hash(Path(path)) != version]
+    if changed:
         raise LineageError(
-            f"{raw.path} has changed since raw_dataset was materialised.",
+            f"{changed[0]} has changed since raw_dataset was materialised.",
             "Materialise raw_dataset again, then this.",
         )
 

@@ -17,6 +17,7 @@ from mlops_assets.home import Home
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK, PIPELINE = "dvc.lock", "dvc.yaml"
+JOIN = "+"  # between the versions of source and feedback
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 _versions: dict[Path, tuple[Fingerprint, str]] = {}
@@ -43,7 +44,19 @@ def resolve(path: str) -> Path:
 
 def fill(path: str) -> str:
     """``path`` with its ``${VARIABLES}`` filled in. Raises LineageError when one is unset."""
-    return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match.group(1), path), path)
+    known = Home.fill(path)
+    return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match.group(1), path), known)
+
+
+def joined(source: str, feedback: str) -> str:
+    """The version of a source and the feedback that stands after it, if any does."""
+    return f"{source}{JOIN}{feedback}" if feedback else source
+
+
+def parts(version: str) -> tuple[str, str]:
+    """The inverse of ``joined``: the source's version, and feedback's or an empty text."""
+    source, _, feedback = version.partition(JOIN)
+    return source, feedback
 
 
 def dvc_hash(path: Path) -> str:
