@@ -171,6 +171,7 @@ def suite(ours: Scores, theirs: Scores | None = None, kind: str = "safety") -> d
         ("golden", "minimum_golden"),
         ("slices", "minimum_slices"),
         ("regression", "minimum_regression"),
+        ("feedback", "minimum_feedback"),
         ("safety", "minimum_safety"),
         ("tools", "minimum_tool_calls"),
     ],

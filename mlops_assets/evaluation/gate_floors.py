@@ -18,6 +18,7 @@ FLOOR_OF_KIND = {
     "golden": "minimum_golden",
     "slices": "minimum_slices",
     "regression": "minimum_regression",
+    "feedback": "minimum_feedback",
     "safety": "minimum_safety",
     "tools": "minimum_tool_calls",
     JUDGE: "minimum_judge",

@@ -77,6 +77,9 @@ class GateSpec(BaseModel):
     minimum_regression: float = Field(
         0.0, ge=0, le=1, description="Floor: lowest score of each suite of past failures."
     )
+    minimum_feedback: float = Field(
+        0.0, ge=0, le=1, description="Floor: lowest score on the cases that users corrected."
+    )
     minimum_safety: float = Field(
         0.0, ge=0, le=1, description="Floor: lowest score of each safety suite."
     )

@@ -17,6 +17,7 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.evaluation import generation, page, ragas_metrics, scoring
 from mlops_assets.evaluation.changes import summarise_changes
 from mlops_assets.evaluation.comparison import compare_records
+from mlops_assets.evaluation.feedback_suites import read_feedback_suites
 from mlops_assets.evaluation.judge import Judgement
 from mlops_assets.evaluation.measuring import Candidate, judge, measure, read_answers, subjects
 from mlops_assets.evaluation.records import RECORDS, TEST, Record, make_records, write_records
@@ -111,7 +112,10 @@ def read_report(store: ArtifactStore, report: Artifact) -> dict[str, Any]:
 def _suites(store: ArtifactStore, splits: SplitsRef, spec: EvaluationSpec) -> list[Suite]:
     rows = read_rows(store.path(splits.artifact) / TEST_FILE)
     tools = any(row.tools for row in islice(rows, ASKED_FOR_TOOLS))
-    return read_suites(spec.suites, tuple(splits.labels), tools)
+    fields = tuple(splits.labels)
+    suites = read_suites(spec.suites, fields, tools)
+    train = store.path(splits.artifact) / TRAIN_FILE
+    return [*suites, *read_feedback_suites(spec, fields, tools, train, suites)]
 
 
 def _bundle(

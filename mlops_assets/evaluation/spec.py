@@ -40,4 +40,17 @@ class EvaluationSpec(JudgeSpec):
         description="Directory of suites, relative to the project; empty for none. ${NAME} stands"
         " for an environment variable.",
     )
+    feedback_suites: str = Field(
+        "",
+        max_length=4096,
+        description="Directory of feedback versions, whose cases are one more suite; the asset"
+        " feedback_rows writes them to `${MLOPS_HOME}/feedback`. Empty: none.",
+    )
+    minimum_feedback_cases: int = Field(
+        10,
+        ge=1,
+        le=20_000,
+        description="With fewer cases from feedback that suite is not asked: the gate would have"
+        " no verdict (items).",
+    )
     seed: int = Field(20, ge=0, le=2**31 - 1, description="Seed of every sample drawn (integer).")

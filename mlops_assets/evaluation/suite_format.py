@@ -138,7 +138,7 @@ class SuiteSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str = Field(min_length=1, max_length=500, description="One sentence for the report.")
-    kind: Literal["golden", "slices", "regression", "safety", "tools"] = Field(
+    kind: Literal["golden", "slices", "regression", "feedback", "safety", "tools"] = Field(
         description="What the suite is for; the gate holds kinds to different floors."
     )
     items: str = Field(

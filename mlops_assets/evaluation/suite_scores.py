@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,19 @@ def score_suite(suite: Suite, answers: Mapping[str, Sequence[Answer]]) -> list[R
 
 def count_learnt(suites: Sequence[Suite], train: Path) -> dict[str, int]:
     """How many items of each suite ask what stands in the train split, case and space aside."""
-    asked = {suite.name: [_plain(row) for row in suite.rows] for suite in suites}
-    wanted = {text for texts in asked.values() for text in texts}
-    rows = read_rows(train) if wanted else iter(())
-    learnt = {text for row in rows if (text := _plain(row)) in wanted}
+    asked = {suite.name: [plain(row) for row in suite.rows] for suite in suites}
+    learnt = find_learnt({text for texts in asked.values() for text in texts}, train)
     return {name: sum(text in learnt for text in texts) for name, texts in asked.items()}
 
 
-def _plain(row: Row) -> str:
+def find_learnt(texts: AbstractSet[str], train: Path) -> set[str]:
+    """Which of these texts, as ``plain`` gives them, stand in the train split."""
+    rows = read_rows(train) if texts else iter(())
+    return {text for row in rows if (text := plain(row)) in texts}
+
+
+def plain(row: Row) -> str:
+    """What the row asks last, case and space aside."""
     return " ".join(str(row.prompt[-1]["content"]).casefold().split()) if row.prompt else ""
 
 

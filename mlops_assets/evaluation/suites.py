@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlops_assets.artifacts import LineageError, canonical_json, digest_json
 from mlops_assets.evaluation.suite_format import Item, SuiteSpec
+from mlops_assets.home import Home
 from mlops_assets.metrics import parse_object
 from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import Row
@@ -66,7 +67,7 @@ def read_suites(directory: str, fields: Sequence[str], tools: bool) -> list[Suit
             "Name a directory with *.yaml suites as eval_report's `suites`, or set it to '' to"
             " measure the test split alone.",
         )
-    return [_read_suite(file, tuple(fields), tools) for file in files]
+    return [read_suite(file, tuple(fields), tools) for file in files]
 
 
 def eval_set_version(test: str, suites: Iterable[Suite]) -> str:
@@ -77,7 +78,7 @@ def eval_set_version(test: str, suites: Iterable[Suite]) -> str:
 
 def suite_folder(directory: str) -> Path:
     """Its absolute path. Raises LineageError for a variable that is not set."""
-    filled = os.path.expandvars(directory)
+    filled = os.path.expandvars(Home.fill(directory))
     if "$" in filled:
         raise LineageError(
             f"The directory of suites {directory!r} names an environment variable that is not set.",
@@ -96,13 +97,23 @@ def read_suite_spec(file: Path) -> SuiteSpec:
     return _checked(SuiteSpec, _read_yaml(file), str(file))
 
 
-def _read_suite(file: Path, fields: tuple[str, ...], tools: bool) -> Suite:
+def read_suite(file: Path, fields: tuple[str, ...], tools: bool) -> Suite:
+    """The suite of a YAML file; see ``read_suites``."""
     name, spec = file.stem, read_suite_spec(file)
     if reason := _unfit(spec, fields, tools):
-        return Suite(name, spec, (), digest_json(spec.model_dump(mode="json")), reason)
-    items = _read_items(file.with_name(spec.items), spec)
+        return unfit_suite(name, spec, reason)
+    return suite_of(name, spec, _read_items(file.with_name(spec.items), spec))
+
+
+def suite_of(name: str, spec: SuiteSpec, items: Sequence[Item]) -> Suite:
+    """The suite that asks these items."""
     said = [item.model_dump(mode="json") for item in items]
-    return Suite(name, spec, items, digest_json([spec.model_dump(mode="json"), said]))
+    return Suite(name, spec, tuple(items), digest_json([spec.model_dump(mode="json"), said]))
+
+
+def unfit_suite(name: str, spec: SuiteSpec, reason: str) -> Suite:
+    """The suite that is not asked, and why."""
+    return Suite(name, spec, (), digest_json(spec.model_dump(mode="json")), reason)
 
 
 def _unfit(spec: SuiteSpec, fields: tuple[str, ...], tools: bool) -> str:
