@@ -121,8 +121,7 @@ class RawDatasetRef:
     """A version of the source data, where it was found."""
 
     version: str
-    """DVC's hash: md5 of the file, or of the directory listing with suffix ``.dir``; behind a ``+``
-    that of the feedback rows, if there are any."""
+    """DVC's hash: md5 of the file, or with ``.dir`` of the listing; behind a ``+`` feedback's."""
     path: str
     """Absolute path of the file or directory."""
     committed: bool
