@@ -72,6 +72,11 @@ class SentenceEncoder:
             ) from error
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 512
 
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(weights.numel() for weights in self._model.parameters())
+
     def encode(self, texts: Sequence[str]) -> list[list[float]]:
         """As ``Encoder`` says; a text that is too long is read from its beginning."""
         parts = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
