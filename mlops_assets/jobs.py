@@ -17,6 +17,7 @@ from mlops_assets.ledger import ROLLED_BACK
 from mlops_assets.profiles import check_settings, restrict
 from mlops_assets.reevaluation import find_outdated
 from mlops_assets.resources import Alerts, fail_mlflow_run, settings_of
+from mlops_assets.sensor_interval import sensor_seconds
 from mlops_assets.verdicts import PASS
 from mlops_assets.webhook import Message
 
@@ -158,7 +159,7 @@ def _failed_message(run: dg.DagsterRun, why: str) -> Message:
 
 @dg.sensor(
     job_name="reevaluate",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts `reevaluate` when another candidate became the champion meanwhile.",
 )
@@ -177,7 +178,7 @@ def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg
 
 @dg.sensor(
     job_name="reconcile",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts `reconcile` after a rollback: the gateway does not know the registry.",
 )

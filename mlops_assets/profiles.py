@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mlops_assets.artifacts import LineageError
 
 PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL = "support-tickets"
 SECTIONS = {"ops", "resources", "execution", "loggers"}
 
 
@@ -58,6 +59,12 @@ def asset_config(asset: str, profile: Mapping[str, Any] | None = None) -> dict[s
     """The settings of one asset in the profile in force, or in the given one."""
     profile = load_profile() if profile is None else profile
     return dict((profile.get("ops") or {}).get(asset, {}).get("config") or {})
+
+
+def model_name() -> str:
+    """The model's name in registry, ledger and gateway, by the profile in force."""
+    workspace = (load_profile().get("resources") or {}).get("workspace") or {}
+    return str((workspace.get("config") or {}).get("model", DEFAULT_MODEL))
 
 
 def restrict(profile: Mapping[str, Any], assets: Iterable[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from mlops_assets.artifacts import ArtifactStore, LineageError
 from mlops_assets.cost import Rates
 from mlops_assets.home import Home, run_lock, translate_disk_full
-from mlops_assets.profiles import check_settings, restrict
+from mlops_assets.profiles import DEFAULT_MODEL, check_settings, restrict
 from mlops_assets.ref_json import Ref, dump_ref, load_ref
 from mlops_assets.trackers import (
     FAILED,
@@ -47,7 +47,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The state on disk, and the frame in which every asset's work runs."""
 
     model: str = Field(
-        default="support-tickets",
+        default=DEFAULT_MODEL,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="Name of the model in the registry and in the ledger; it has one champion.",
     )

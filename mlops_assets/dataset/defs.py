@@ -29,6 +29,7 @@ from mlops_assets.privacy import excerpt
 from mlops_assets.profiles import asset_config
 from mlops_assets.refs import RawDatasetRef, SplitsRef, ValidatedRef, read_rows
 from mlops_assets.resources import Workspace
+from mlops_assets.sensor_interval import sensor_seconds
 
 OWNERS = ["team:ml-platform"]
 PREVIEW = 5  # rows shown on an asset's page
@@ -259,7 +260,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 @dg.sensor(
     job_name="retrain",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts `retrain` when DVC's hash of the data changes, once for each content.",
 )

@@ -1,4 +1,9 @@
-"""When a drift verdict may start a retraining: never twice for one reason, never in a storm."""
+"""When a retraining may start by itself: never twice for one reason, never in a storm.
+
+Whatever starts one (drift, new feedback) shares one cooldown and one daily cap, and none starts
+while an earlier candidate still waits for people or is on its way to users: its traffic will tell
+whether another is needed. A retraining ends with a request for approval; it promotes nothing.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,35 +16,50 @@ DRIFT = "drift"
 
 
 class RetrainPolicy(BaseModel):
-    """Bounds on retrainings that drift starts."""
+    """Bounds on retrainings that start by themselves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     retrain_cooldown_hours: float = Field(
-        12.0, ge=0, le=24 * 90, description="Hours between two retrainings that drift started."
+        12.0,
+        ge=0,
+        le=24 * 90,
+        description="Hours after a retraining that started by itself in which no other does.",
     )
     retrain_daily_cap: int = Field(
-        2, ge=0, le=100, description="Most retrainings that drift may start within 24 hours."
+        2,
+        ge=0,
+        le=100,
+        description="Most retrainings that may start by themselves within 24 hours; 0: none.",
     )
     retrain_min_records: int = Field(
-        200, ge=1, le=100_000_000, description="Fewer records in the log start no retraining."
+        200, ge=1, le=100_000_000, description="Drift over fewer records starts no retraining."
+    )
+    retrain_feedback_rows: int = Field(
+        200,
+        ge=1,
+        le=100_000_000,
+        description="New training rows from feedback that start a retraining (rows).",
     )
 
 
-def why_not(
-    policy: RetrainPolicy, report: DriftReportRef, earlier: Sequence[datetime], now: datetime
-) -> str | None:
-    """The reason not to retrain now, or None.
-
-    ``earlier`` are the times at which drift started a retraining, in any order.
-    """
+def why_no_drift(policy: RetrainPolicy, report: DriftReportRef) -> str | None:
+    """Why this verdict is no reason to retrain, or None."""
     if report.verdict != DRIFT:
         return f"the latest verdict is {report.verdict.replace('_', ' ')}"
     if report.records < policy.retrain_min_records:
         return f"{report.records} records are fewer than {policy.retrain_min_records}"
+    return None
+
+
+def why_not_now(policy: RetrainPolicy, earlier: Sequence[datetime], now: datetime) -> str | None:
+    """Why no retraining may start by itself at this moment, whatever the reason for it, or None.
+
+    ``earlier`` are the times at which retrainings started by themselves, in any order.
+    """
     cooldown = timedelta(hours=policy.retrain_cooldown_hours)
     if earlier and (ready := max(earlier) + cooldown) > now:
-        return f"cooling down until {ready:%Y-%m-%d %H:%M} UTC"
+        return f"cooling down until {ready:%Y-%m-%d %H:%M:%S} UTC"
     day = [started for started in earlier if started > now - timedelta(hours=24)]
     if len(day) >= policy.retrain_daily_cap:
         return f"{len(day)} retrainings within 24 hours are the daily cap"

@@ -1,44 +1,90 @@
-"""What starts by itself: a retraining when production has drifted, within its bounds."""
+"""What starts by itself: a look at new traffic, and retrainings, within their bounds.
 
+Nothing here promotes. A retraining ends in a request for approval, and people answer it.
+"""
+
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
+from mlops_assets.monitoring.candidate_underway import find_underway
 from mlops_assets.monitoring.drift_settings import DriftSettings
-from mlops_assets.monitoring.retrain_policy import why_not
-from mlops_assets.profiles import asset_config
+from mlops_assets.monitoring.retrain_policy import why_no_drift, why_not_now
+from mlops_assets.profiles import asset_config, model_name
 from mlops_assets.refs import DriftReportRef
+from mlops_assets.retraining_notes import LastRetraining, Note, write_note
+from mlops_assets.sensor_interval import sensor_seconds
+
+TRIGGER, REASON = "mlops/trigger", "mlops/reason"
+BY_ITSELF = ("drift", "feedback", "data")
+"""Triggers of `retrain` that no person pressed."""
+LONGEST_COOLDOWN = timedelta(days=90)
 
 
 @dg.sensor(
     job_name="retrain",
-    minimum_interval_seconds=60,
+    minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts `retrain` on a drift verdict, within cooldown, sample and daily cap.",
 )
 def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Reads the latest drift report; drift starts a retraining, it never promotes."""
-    report = Home.from_environment().latest("drift_report")
+    home = Home.from_environment()
+    report = home.latest("drift_report")
     if not isinstance(report, DriftReportRef):
         return dg.SkipReason("There is no drift report yet: run the job `monitor`.")
-    now = datetime.now(UTC)
     settings = DriftSettings(**asset_config("drift_report"))
-    if reason := why_not(settings, report, _retrains(context.instance, now), now):
-        return dg.SkipReason(f"No retraining: {reason}.")
-    columns = ", ".join(report.columns)
-    reason = f"drift in {columns} over {report.records} records"
-    return dg.RunRequest(
-        run_key=f"drift:{report.artifact.key}",
-        tags={"mlops/trigger": "drift", "mlops/reason": reason},
+    why = f"drift in {', '.join(report.columns)} over {report.records} records"
+    request = dg.RunRequest(
+        run_key=f"drift:{report.artifact.key}", tags={TRIGGER: "drift", REASON: why}
     )
+    return _within_bounds(context, home, settings, why_no_drift(settings, report), request)
 
 
-def _retrains(instance: dg.DagsterInstance, now: datetime) -> list[datetime]:
-    """When drift started a retraining, as far back as the longest cooldown reaches."""
+def _within_bounds(
+    context: dg.SensorEvaluationContext,
+    home: Home,
+    settings: DriftSettings,
+    no_reason: str | None,
+    request: dg.RunRequest,
+) -> dg.RunRequest | dg.SkipReason:
+    """The request where there is a reason for it and the bounds leave room; and a note of either.
+
+    ``no_reason`` is why what the sensor saw is none.
+    """
+    now = datetime.now(UTC)
+    earlier = _started_by_themselves(context.instance, now)
+    why = no_reason or why_not_now(settings, [run.create_timestamp for run in earlier], now)
+    try:
+        why = why or find_underway(home, model_name(), now)
+    except LineageError as error:
+        why = str(error)
+    said = f"No retraining: {why}." if why else f"Retraining: {request.tags[REASON]}."
+    at = now.isoformat(timespec="seconds")
+    write_note(home, Note(context.sensor_name, at, said, _last(earlier)))
+    return dg.SkipReason(said) if why else request
+
+
+def _started_by_themselves(instance: dg.DagsterInstance, now: datetime) -> Sequence[dg.RunRecord]:
+    """Runs of `retrain` that nobody pressed, newest first, as far back as a cooldown reaches.
+
+    A second attempt at a run, which Dagster makes when its process died, is no further one.
+    """
     ours = dg.RunsFilter(
         job_name="retrain",
-        tags={"mlops/trigger": "drift"},
-        created_after=now - timedelta(days=90),
+        tags={TRIGGER: list(BY_ITSELF)},
+        created_after=now - LONGEST_COOLDOWN,
     )
-    return [record.create_timestamp for record in instance.get_run_records(ours)]
+    records = instance.get_run_records(ours)
+    return [record for record in records if record.dagster_run.parent_run_id is None]
+
+
+def _last(earlier: Sequence[dg.RunRecord]) -> LastRetraining | None:
+    if not earlier:
+        return None
+    run, tags = earlier[0].dagster_run, earlier[0].dagster_run.tags
+    at = earlier[0].create_timestamp.isoformat(timespec="seconds")
+    return LastRetraining(at, run.run_id, tags[TRIGGER], tags.get(REASON, ""))

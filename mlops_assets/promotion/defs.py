@@ -16,7 +16,7 @@ from mlops_assets.artifacts import ArtifactStore, LineageError, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.gate_alert import stopped_message
 from mlops_assets.home import Home
-from mlops_assets.promotion import approval, automatic, package, registry, request
+from mlops_assets.promotion import approval, automatic, package, registry, request, turned_down
 from mlops_assets.promotion.approval_alerts import send_alerts, try_alerts
 from mlops_assets.promotion.bill_of_materials import BILL
 from mlops_assets.promotion.decision_rows import (
@@ -42,6 +42,7 @@ from mlops_assets.refs import (
     SplitsRef,
 )
 from mlops_assets.resources import Alerts, Cost, Tracking, Workspace, table
+from mlops_assets.sensor_interval import sensor_seconds
 from mlops_assets.signing import load_key
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import PASS, read_gate
@@ -148,6 +149,10 @@ def promotion_decision(
             undone := request.find_undone(home, registered_model, gate_verdict)
         ):
             ref = request.rolled_back(undone, registered_model)
+        elif "mlops/trigger" in context.run.tags and (
+            refused := turned_down.find_turned_down(home, registered_model, gate, config, now)
+        ):
+            ref = turned_down.not_asked_again(refused, registered_model)
         else:
             author = find_author(PACKAGE)
             found = request.open_request(
@@ -276,7 +281,7 @@ def _decisions(home: Home, ref: DecisionRef) -> dict[str, Any]:
 
 
 @dg.sensor(
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Sends the alerts of open approval requests that no webhook has taken yet.",
 )

@@ -24,6 +24,7 @@ from mlops_assets.release_view import (
     step_rows,
 )
 from mlops_assets.resources import Workspace, table
+from mlops_assets.sensor_interval import sensor_seconds
 from mlops_assets.serving.gateway_spec import GatewaySpec
 from mlops_assets.serving.rollout.release_spec import ReleaseSpec
 from mlops_assets.serving.running_gateway import ask_gateway
@@ -124,7 +125,7 @@ def _said(told: dict[str, Any], config: GatewaySpec) -> dict[str, Any]:
 
 @dg.sensor(
     job_name="follow_release",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="After a step of a release: shows it, and tells people of a release or a rollback.",
 )

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_assets.home import Home
-from mlops_assets.profiles import load_profile
+from mlops_assets.profiles import model_name
 from mlops_assets.release_state import ReleaseState
 from mlops_assets.request_record import CANARY, CHAMPION, SHADOW
 from mlops_assets.serving.engines.engine_manager import EngineManager
@@ -50,9 +50,8 @@ class Settings:
     @classmethod
     def of_profile(cls) -> "Settings":
         """Of the profile in force. Raises LineageError that names what is wrong."""
-        workspace = (load_profile().get("resources") or {}).get("workspace") or {}
         return cls(
-            str((workspace.get("config") or {}).get("model", "support-tickets")),
+            model_name(),
             read_settings("gateway", GatewaySpec),
             read_settings("release", ReleaseSpec),
         )
