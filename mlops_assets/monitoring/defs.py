@@ -14,7 +14,8 @@ from mlops_assets.monitoring.drift import verdict
 from mlops_assets.monitoring.drift.drift_page import shown
 from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.log import prediction_log, window
-from mlops_assets.monitoring.sensors import drift_sensor
+from mlops_assets.monitoring.log_settings import PredictionLogSettings
+from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace
 
@@ -22,8 +23,8 @@ OWNERS = ["team:ml-platform"]
 PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
 
 
-class PredictionLogConfig(prediction_log.PredictionLogSpec, dg.Config):
-    """Settings of the prediction log."""
+class PredictionLogConfig(PredictionLogSettings, dg.Config):
+    """Settings of the prediction log, and when new traffic is looked at."""
 
 
 class DriftConfig(DriftSettings, dg.Config):
@@ -147,4 +148,6 @@ def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
 
 
-defs = dg.Definitions(assets=[prediction_log_asset, drift_report], sensors=[drift_sensor])
+defs = dg.Definitions(
+    assets=[prediction_log_asset, drift_report], sensors=[traffic_sensor, drift_sensor]
+)

@@ -5,16 +5,21 @@ Nothing here promotes. A retraining ends in a request for approval, and people a
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 
+import mlops_assets
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.monitoring.candidate_underway import find_underway
 from mlops_assets.monitoring.drift_settings import DriftSettings
+from mlops_assets.monitoring.log.new_requests import count_new, read_position
+from mlops_assets.monitoring.log.segments import resolve
+from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.retrain_policy import why_no_drift, why_not_now
 from mlops_assets.profiles import asset_config, model_name
-from mlops_assets.refs import DriftReportRef
+from mlops_assets.refs import DriftReportRef, PredictionLogRef
 from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
 
@@ -22,6 +27,44 @@ TRIGGER, REASON = "mlops/trigger", "mlops/reason"
 BY_ITSELF = ("drift", "feedback", "data")
 """Triggers of `retrain` that no person pressed."""
 LONGEST_COOLDOWN = timedelta(days=90)
+PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
+UNDER_WAY = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+
+
+@dg.sensor(
+    job_name="monitor",
+    minimum_interval_seconds=sensor_seconds(60),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `monitor` when enough requests were logged since the last look.",
+)
+def traffic_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Counts what stands in the log behind what the latest prediction log has read."""
+    home = Home.from_environment()
+    seen = home.latest("prediction_log")
+    if not isinstance(seen, PredictionLogRef):
+        return dg.SkipReason("There is no prediction log yet: run the job `lineage`.")
+    if context.instance.get_runs_count(dg.RunsFilter(job_name="monitor", statuses=UNDER_WAY)):
+        return dg.SkipReason("A run of `monitor` is under way.")
+    settings = PredictionLogSettings(**asset_config("prediction_log"))
+    enough = settings.monitor_after_requests
+    try:
+        directory = resolve(settings.directory, PROJECT)
+        new = count_new(directory, read_position(home.store, seen), enough)
+    except LineageError as error:
+        return dg.SkipReason(str(error))
+    if new < enough:
+        return dg.SkipReason(f"{new:,} new requests are fewer than {enough:,}.")
+    # One that fails is tried again within the hour, not at every tick.
+    hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
+    why = f"{enough:,} requests were logged since the latest prediction log"
+    return dg.RunRequest(
+        run_key=f"traffic:{seen.artifact.key}:{hour}", tags={TRIGGER: "traffic", REASON: why}
+    )
 
 
 @dg.sensor(
