@@ -24,6 +24,7 @@ from mlops_assets.refs import (
 from mlops_assets.release_check import find_void
 from mlops_assets.release_state import ReleaseState, read_release
 from mlops_assets.release_view import recent_steps, release_json, shadow_page
+from mlops_assets.retraining_notes import LastRetraining, Note, read_notes
 from mlops_assets.statements import stamp
 
 
@@ -53,6 +54,14 @@ class State:
     shadow_page: Path | None
     """The page about the last shadow that ended."""
     ledger_entries: int
+    retraining: tuple[Note, ...]
+    """What the sensors that start retrainings said when they last looked."""
+
+    @property
+    def last_retraining(self) -> LastRetraining | None:
+        """The latest one that started by itself."""
+        newest = max(self.retraining, key=lambda note: note.at, default=None)
+        return newest.last if newest else None
 
     def as_json(self) -> dict[str, Any]:
         """The machine's view; the keys are a contract (see docs/status.md)."""
@@ -63,6 +72,10 @@ class State:
             "last_report": self.report and self._last_report(self.report),
             "quarantine": self.validated and _quarantine(self.validated),
             "drift": self.drift and _drift(self.drift),
+            "retraining": {
+                "last": self.last_retraining and asdict(self.last_retraining),
+                "sensors": {n.sensor: {"at": n.at, "said": n.said} for n in self.retraining},
+            },
             "pending_approvals": [_pending(found, self.approvers) for found in self.pending],
             "ledger_entries": self.ledger_entries,
         }
@@ -117,6 +130,7 @@ def read_state(home: Home) -> State:
         steps=tuple(recent_steps(entries, model)),
         shadow_page=shadow_page(home.store, entries, model),
         ledger_entries=len(entries),
+        retraining=tuple(read_notes(home)),
     )
 
 
@@ -192,6 +206,7 @@ def _quarantine(ref: ValidatedRef) -> dict[str, Any]:
 def _drift(ref: DriftReportRef) -> dict[str, Any]:
     return {
         "verdict": ref.verdict,
+        "layers": dict(ref.layers),
         "columns": list(ref.columns),
         "records": ref.records,
         "versions": asdict(ref.versions),

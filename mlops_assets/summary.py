@@ -61,7 +61,26 @@ def _lines(state: State, gateway: Mapping[str, Any] | None) -> Iterator[tuple[st
         yield "Gateway", escape(_gateway(state.release, gateway))
     if (drift := state.drift) is not None:
         which = f" in {', '.join(drift.columns)}" if drift.columns else ""
-        yield "Drift", f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
+        said = f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
+        layers = [f"{name} {verdict.replace('_', ' ')}" for name, verdict in drift.layers.items()]
+        yield "Drift", escape("; ".join([said, *layers]))
+    yield from _retraining_lines(state)
+
+
+def _retraining_lines(state: State) -> Iterator[tuple[str, str]]:
+    """The last retraining that started by itself, and why none starts now."""
+    if not state.retraining:
+        return
+    last = state.last_retraining
+    none = "none started by itself yet"
+    yield (
+        "Retraining",
+        escape(f"by {last.trigger} at {last.at}: {last.reason} (run {last.run[:8]})")
+        if last
+        else none,
+    )
+    for note in state.retraining:
+        yield "", escape(f"{note.said} ({note.sensor} at {note.at})")
 
 
 def _gateway(release: ReleaseState, told: Mapping[str, Any] | None) -> str:

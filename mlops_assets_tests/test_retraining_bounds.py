@@ -1,16 +1,20 @@
 """What starts a retraining by itself shares one cooldown and one daily cap, and waits its turn."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import time_machine
 from dagster._core.test_utils import create_run_for_test
+from typer.testing import CliRunner
 
+from mlops_assets.cli import app
 from mlops_assets.home import Home
 from mlops_assets.promotion.approval import approve
 from mlops_assets.retraining_notes import read_notes
 from mlops_assets.serving.rollout.release_steps import release_first
 from mlops_assets.serving.rollout.rollback import roll_back
+from mlops_assets.state import read_state
 from mlops_assets_tests.daemon import Daemon
 from mlops_assets_tests.releases import MODEL, enlist, request
 from mlops_assets_tests.test_automation import drifted
@@ -86,3 +90,23 @@ def test_nothing_starts_while_a_candidate_waits_or_is_on_its_way(
     roll_back(home, "ada", "users complain", ada.key)
     daemon.tick_sensors()
     assert len(daemon.retrains("drift")) == 1
+
+
+def test_the_status_says_what_retrained_last_and_why_nothing_does_now(
+    daemon: Daemon, home: Home, data: Path
+) -> None:
+    data.unlink()
+    drifted(home, layers={"data": "drift", "concept": "no_verdict"})
+    daemon.tick_sensors()
+    assert read_state(home).last_retraining is None, "it is about to start one"
+    daemon.tick_sensors()
+    ended = CliRunner().invoke(app, ["status"])
+    told = " ".join(ended.output.split())
+    (run,) = daemon.retrains("drift")
+    assert "drift in words (1,000 records); data drift; concept no verdict" in told
+    reason = f"drift in words over 1000 records (run {run.run_id[:8]})"
+    assert f"by drift at 2026-03-02T12:05:00+00:00: {reason}" in told
+    assert "No retraining: cooling down until 2026-03-03 00:05:00 UTC. (drift_sensor at" in told
+    found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)["retraining"]
+    assert found["last"]["run"] == run.run_id
+    assert found["sensors"]["drift_sensor"]["said"].startswith("No retraining: cooling down")
