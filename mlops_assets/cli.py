@@ -11,6 +11,7 @@ from rich.console import Console
 from mlops_assets import approval_commands, release_commands
 from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
+from mlops_assets.monitoring.quality import label_commands
 from mlops_assets.profiles import asset_config
 from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
@@ -281,6 +282,7 @@ app.command()(usage)
 gateway_commands.register(app)
 experiment_commands.register(app)
 export_commands.register(app)
+label_commands.register(app)
 
 
 def main() -> None:

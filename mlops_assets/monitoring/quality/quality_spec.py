@@ -44,7 +44,10 @@ class QualitySpec(BaseModel):
         description="More of the requests beyond the baseline's percentile of time, cost, tokens.",
     )
     vote_margin: float = Field(
-        0.1, ge=0.01, le=1, description="Loss of a metric that users vote on, on its scale of 0 to 1."
+        0.1,
+        ge=0.01,
+        le=1,
+        description="Loss of a metric that users vote on, on its scale of 0 to 1.",
     )
     feedback_margin: float = Field(
         0.05,
@@ -72,7 +75,9 @@ class QualitySpec(BaseModel):
         " make the answers look better than they are.",
     )
     label_days: int = Field(
-        30, ge=1, le=3_650, description="Draws older than this, in days before the newest request,"
-        " say nothing of now."
+        30,
+        ge=1,
+        le=3_650,
+        description="Draws older than this, in days before the newest request, say nothing of now.",
     )
     seed: int = Field(7, ge=0, description="Seed of the permutation tests.")

@@ -86,7 +86,8 @@ def _studentised(current: Any, whole: Any) -> Any:
     difference, error = ours - theirs, np.sqrt(our_variance + their_variance)
     certain = error < 1e-12
     value = difference / np.where(certain, 1.0, error)
-    return np.where(certain & (abs(difference) > 1e-12), np.sign(difference) * np.inf, value)
+    sure = np.where(difference > 0, np.inf, -np.inf)
+    return np.where(certain & (abs(difference) > 1e-12), sure, value)
 
 
 def _mean_and_variance(sums: Any) -> tuple[Any, Any]:

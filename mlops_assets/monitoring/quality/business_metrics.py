@@ -1,0 +1,199 @@
+"""The metrics of answers in production, and whether each is worse than it was.
+
+Every metric is a number of single requests. It becomes a loss in [0, 1] of which more is worse:
+shares and votes are one already; of a time, a cost or a length the loss is whether it lies beyond
+the baseline's percentile, so that one request that took an hour counts as one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mlops_assets.feedback_record import RATING
+from mlops_assets.metrics import mean, percentile
+from mlops_assets.monitoring.drift.findings import BUSINESS, CONCEPT, Finding, too_few
+from mlops_assets.monitoring.quality.quality_spec import QualitySpec
+from mlops_assets.monitoring.quality.user_verdicts import Judged
+from mlops_assets.monitoring.quality.windows import FAILED
+from mlops_assets.monitoring.quality.worsening import Loss, count_users, mean_loss, p_worse
+from mlops_assets.request_record import LEFT
+
+Number = Callable[[Judged], float | None]
+"""Of one request; None where it has none."""
+
+SHARE, SCORE, MS, MONEY, TOKENS = "share", "score", "ms", "money", "tokens"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of requests, and in which direction it is worse."""
+
+    name: str
+    unit: str
+    number: Number
+    margin: str
+    """Name of the setting."""
+    layer: str = BUSINESS
+    fewest: str = "min_requests"
+    """Name of the setting."""
+    beyond: float | None = None
+    """Percentile that stands for the metric; None: the mean does."""
+    fewer_is_worse: bool = False
+    at_will: bool = False
+    """Whether a user brings it about: then a few users alone never count."""
+    if_unused: str = ""
+    """Why it says nothing where it is 0 everywhere; empty where 0 says something."""
+
+    def value(self, requests: Iterable[Judged]) -> float | None:
+        """The metric of these requests; None where none has the number."""
+        numbers = self._numbers(requests)
+        return mean(numbers) if self.beyond is None else percentile(numbers, self.beyond)
+
+    def shown(self, requests: Iterable[Judged]) -> str:
+        """The value for people, with its unit."""
+        return show(self.value(requests), self.unit)
+
+    def count(self, requests: Iterable[Judged]) -> int:
+        """How many of the requests have the number."""
+        return len(self._numbers(requests))
+
+    def losses(self, requests: Iterable[Judged], limit: float | None) -> list[Loss]:
+        """Who asked, and what was lost; ``limit`` is the baseline's percentile."""
+        return [
+            (one.asked.user, self._loss(number, limit))
+            for one in requests
+            if (number := self.number(one)) is not None
+        ]
+
+    def _numbers(self, requests: Iterable[Judged]) -> list[float]:
+        return [number for one in requests if (number := self.number(one)) is not None]
+
+    def _loss(self, number: float, limit: float | None) -> float:
+        if limit is not None:
+            return float(number > limit)
+        return 1 - number if self.fewer_is_worse else number
+
+
+def show(value: float | None, unit: str) -> str:
+    """A metric's value for people; a dash where there is none."""
+    if value is None:
+        return "-"
+    if unit in (SHARE, SCORE):
+        return f"{value:.1%}" if unit == SHARE else f"{value:.2f}"
+    return f"{value:,.0f} ms" if unit == MS else f"{value:,.4g}"
+
+
+def _vote(metric: str, one: Judged) -> float | None:
+    return one.votes.get(metric)
+
+
+def _of_answer(number: Callable[[Judged], float], one: Judged) -> float | None:
+    return number(one) if one.asked.answered else None
+
+
+def _answers(
+    name: str, unit: str, number: Callable[[Judged], float], margin: str, **more: object
+) -> Metric:
+    return Metric(name, unit, partial(_of_answer, number), margin, **more)  # type: ignore[arg-type]
+
+
+METRICS = (
+    Metric("failed", SHARE, lambda one: float(one.asked.status >= FAILED), "failure_margin"),
+    Metric("given_up", SHARE, lambda one: float(one.asked.status == LEFT), "failure_margin"),
+    *(
+        _answers(
+            *(name, MS, lambda one: one.asked.latency_ms, "excess_margin"),
+            beyond=share,
+            if_unused="no answer's time was recorded",
+        )
+        for name, share in (("latency/p50", 0.5), ("latency/p95", 0.95))
+    ),
+    _answers(
+        *("cost", MONEY, lambda one: one.asked.cost, "excess_margin"),
+        beyond=0.5,
+        if_unused="no answer had a price",
+    ),
+    _answers(
+        *("tokens_out", TOKENS, lambda one: float(one.asked.tokens_out), "excess_margin"),
+        beyond=0.5,
+        if_unused="no answer's tokens were counted",
+    ),
+    _answers(
+        *("cached", SHARE, lambda one: float(bool(one.asked.cached)), "cache_margin"),
+        fewer_is_worse=True,
+        if_unused="no answer came from the cache",
+    ),
+    _answers("corrected", SHARE, lambda one: float(one.corrected), "feedback_margin", at_will=True),
+    _answers("made_again", SHARE, lambda one: float(one.again), "feedback_margin", at_will=True),
+    _answers(
+        *("contradicted", SHARE, lambda one: float(one.contradicted), "feedback_margin"),
+        layer=CONCEPT,
+        at_will=True,
+        if_unused="no answer was corrected",
+    ),
+)
+
+
+def metrics_of(requests: Iterable[Judged]) -> list[Metric]:
+    """Every metric, those that users voted on among them."""
+    voted = sorted({name for one in requests for name in one.votes} | {RATING})
+    return [
+        *METRICS,
+        *(
+            Metric(
+                name if name == RATING else f"vote/{name}",
+                SCORE,
+                partial(_vote, name),
+                "vote_margin",
+                fewest="min_votes",
+                fewer_is_worse=True,
+                at_will=True,
+            )
+            for name in voted
+        ),
+    ]
+
+
+def compare(
+    metric: Metric, current: Sequence[Judged], baseline: Sequence[Judged], spec: QualitySpec
+) -> Finding:
+    """Whether the metric is worse now than in the baseline; one-sided, with its setting's margin.
+
+    What lies beyond the baseline's percentile is counted strictly above it on both sides: then the
+    permutation test of single requests is the exact precedence test, although the percentile is an
+    estimate itself.
+    """
+    counts = metric.count(baseline), metric.count(current)
+    finding = Finding(
+        name=metric.name,
+        layer=metric.layer,
+        kind="rate",
+        effect=0.0,
+        min_effect=getattr(spec, metric.margin),
+        p=1.0,
+        reference_n=counts[0],
+        current_n=counts[1],
+    )
+    if min(counts) < (fewest := getattr(spec, metric.fewest)):
+        what = "votes" if metric.fewest == "min_votes" else "requests"
+        return replace(finding, left_out=too_few(min(counts), fewest, what))
+    if metric.if_unused and not any(map(metric.number, [*current, *baseline])):
+        return replace(finding, left_out=metric.if_unused)
+    limit = None if metric.beyond is None else metric.value(baseline)
+    ours, theirs = metric.losses(current, limit), metric.losses(baseline, limit)
+    users = min(count_users(ours), count_users(theirs))
+    if metric.at_will and users < spec.min_users:
+        return replace(finding, left_out=too_few(users, spec.min_users, "users"))
+    if users < spec.min_users:
+        ours, theirs = _anonymous(ours), _anonymous(theirs)
+    return replace(
+        finding,
+        effect=max(0.0, mean_loss(ours) - mean_loss(theirs)),
+        p=p_worse(ours, theirs, spec.seed),
+        detail=f"{metric.shown(current)}, was {metric.shown(baseline)}",
+    )
+
+
+def _anonymous(losses: Sequence[Loss]) -> list[Loss]:
+    """Each request as one of a user of its own."""
+    return [("", loss) for _, loss in losses]
