@@ -13,6 +13,7 @@ from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
 from mlops_assets.monitoring.quality import label_commands
 from mlops_assets.profiles import asset_config
+from mlops_assets.prune_command import prune
 from mlops_assets.reproduction import reproduce as rebuild_version
 from mlops_assets.reproduction_table import print_reproduction
 from mlops_assets.reproduction_verdict import DIFFERENT
@@ -241,44 +242,10 @@ def diff(
         typer.echo(f"\n  Page  {page}")
 
 
-@app.command()
-@plain_errors
-def prune(
-    delete: Annotated[bool, typer.Option("--delete", help="Delete; else only show.")] = False,
-    keep_newest: Annotated[
-        int,
-        typer.Option(
-            min=0, max=100_000, help="Newest artifacts of each kind, and versions, that stay."
-        ),
-    ] = 5,
-    keep_days: Annotated[
-        int, typer.Option(min=0, max=36_500, help="Days for which everything stays.")
-    ] = 30,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show every single thing that stays, and why.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object.")] = False,
-) -> None:
-    """Show what may be deleted and why the rest stays; with --delete, delete it.
-
-    Never what the ledger's decisions in force, the latest run or an alias names, nor what that was
-    made from.
-    """
-    from mlops_assets.promotion.prune_table import print_pruned
-    from mlops_assets.promotion.pruning import prune as prune_home
-    from mlops_assets.promotion.spec import RetentionSpec
-
-    spec = RetentionSpec(keep_newest=keep_newest, keep_days=keep_days)
-    pruned = prune_home(Home.from_environment(), spec, delete=delete)
-    if as_json:
-        print_json(pruned.as_json())
-    else:
-        print_pruned(pruned, verbose=verbose)
-
-
 approval_commands.register(app)
 release_commands.register(app)
 app.command()(usage)
+app.command()(prune)
 gateway_commands.register(app)
 experiment_commands.register(app)
 export_commands.register(app)

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
-from mlops_assets.serving.accounting.usage_ledger import sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.counted_log import sum_of_log
+from mlops_assets.serving.accounting.usage_ledger import usage_ledger
 from mlops_assets.serving.accounting.usage_report import differences
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from mlops_assets.serving.accounting.budget_spec import BudgetSpec
 from mlops_assets.serving.accounting.budgets import Amount, Budgets, Names
+from mlops_assets.serving.accounting.counted_log import sum_of_log
 from mlops_assets.serving.accounting.prices import cost
 from mlops_assets.serving.accounting.usage import NANO
-from mlops_assets.serving.accounting.usage_ledger import UsageLedger, sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.usage_ledger import UsageLedger, usage_ledger
 from mlops_assets.serving.gateway.refusal import Refusal
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets_tests.conftest import Webhook

@@ -9,7 +9,8 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import CANARY, RELEASED, SHADOW
-from mlops_assets.serving.accounting.usage_ledger import sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.counted_log import sum_of_log
+from mlops_assets.serving.accounting.usage_ledger import usage_ledger
 from mlops_assets.serving.accounting.usage_report import differences
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets_tests.engine_server import EngineProcess, engine_process

@@ -48,6 +48,7 @@ KNOW_STAGES = (
     "cli.py",
     "approval_commands.py",
     "release_commands.py",
+    "prune_command.py",
     "usage_command.py",
 )
 LINEAGE = {

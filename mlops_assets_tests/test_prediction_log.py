@@ -11,6 +11,7 @@ from mlops_assets.monitoring.log import parts, prediction_log, segments
 from mlops_assets.monitoring.log.window import PARTS, newest, read
 from mlops_assets.refs import PredictionLogRef
 from mlops_assets.request_record import SHADOW
+from mlops_assets.retired_segments import LOG_PART
 from mlops_assets_tests.production_records import LOG, line, make_log, record
 
 
@@ -150,7 +151,7 @@ def test_a_complete_segment_is_compacted_once(tmp_path: Path) -> None:
     keys = [[part["key"] for part in index["parts"]] for index in listed]
     assert keys[1][0] == keys[0][0]
     assert keys[1][1] != keys[0][1]
-    assert len(list((tmp_path / "store" / parts.KIND).iterdir())) == 4
+    assert len(list((tmp_path / "store" / LOG_PART).iterdir())) == 4
 
 
 def test_what_is_appended_later_is_another_log(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from mlops_assets.artifacts import LineageError
 from mlops_assets.request_record import RequestRecord
 from mlops_assets.serving.accounting.budget_spec import BudgetSpec
+from mlops_assets.serving.accounting.counted_log import sum_of_log
 from mlops_assets.serving.accounting.usage import NANO, Name, Totals, Usage
-from mlops_assets.serving.accounting.usage_ledger import UsageLedger, sum_of_log, usage_ledger
+from mlops_assets.serving.accounting.usage_ledger import UsageLedger, usage_ledger
 from mlops_assets.serving.accounting.usage_report import differences, print_usage, usage_of
 from mlops_assets.serving.records import log_tail
 from mlops_assets.serving.records.log_tail import BEGINNING, Position, blocks

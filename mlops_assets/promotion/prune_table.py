@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.promotion.pruning import Pruned
-from mlops_assets.promotion.retention import Item
+from mlops_assets.prunable import Item
 
 SHOWN = 40  # lines of what goes; --json has them all
 

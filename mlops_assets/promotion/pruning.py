@@ -17,16 +17,17 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home, run_lock
 from mlops_assets.progress import progress
 from mlops_assets.promotion.registered_versions import (
-    RegistryVersion,
     delete_versions,
     read_versions,
 )
-from mlops_assets.promotion.retention import Plan, make_plan, trash
+from mlops_assets.promotion.retention import NO_OTHERS, Plan, make_plan, trash
 from mlops_assets.promotion.spec import RetentionSpec
+from mlops_assets.prunable import Decisions, Item
 
 logger = logging.getLogger(__name__)
 
-Read = Callable[[Home], list[RegistryVersion]]
+Decide = Callable[[datetime], Decisions]
+"""What a stage decides about its own files, as of a moment."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,16 @@ class Pruned:
         }
 
 
-def prune(home: Home, spec: RetentionSpec, *, delete: bool, now: datetime | None = None) -> Pruned:
-    """Plan what may go; with ``delete``, delete it.
+def prune(
+    home: Home,
+    spec: RetentionSpec,
+    *,
+    delete: bool,
+    now: datetime | None = None,
+    others: Decide = lambda _: NO_OTHERS,
+) -> Pruned:
+    """Plan what may go; with ``delete``, delete it. ``others`` decides about what lies outside of
+    the store and the registry.
 
     Raises LineageError when there is nothing at ``home``, when ledger or registry cannot be
     read, or, with ``delete``, while a run is at work there.
@@ -56,11 +65,11 @@ def prune(home: Home, spec: RetentionSpec, *, delete: bool, now: datetime | None
         raise LineageError(f"There is nothing in {home.root}.", "Check MLOPS_HOME.")
     now = now or datetime.now(UTC)
     if not delete:
-        return Pruned(make_plan(home, spec, read_versions(home), now), deleted=False)
+        return Pruned(make_plan(home, spec, read_versions(home), now, others(now)), deleted=False)
     # A full disk is why people prune: the lock must not ask for free space.
     run_lock.hold(home, f"prune-{uuid.uuid4().hex}", needs_space=False)
     try:
-        plan = make_plan(home, spec, read_versions(home), now)
+        plan = make_plan(home, spec, read_versions(home), now, others(now))
         carry_out(home, plan)
     finally:
         run_lock.release()
@@ -71,14 +80,21 @@ def carry_out(home: Home, plan: Plan) -> None:
     """Delete what ``plan`` lets go. Raises LineageError when the registry refuses; nothing that
     a version names is then gone."""
     delete_versions(home, [item.version for item in plan.delete if item.version])
-    paths = [item.path for item in plan.delete if item.path]
-    with progress(logger, "deleting", len(paths)) as advance:
-        for path in paths:
-            _delete(home, path)
+    items = [item for item in plan.delete if item.path]
+    with progress(logger, "deleting", len(items)) as advance:
+        for item in items:
+            _delete(home, item)
             advance(1, "")
 
 
-def _delete(home: Home, path: Path) -> None:
+def _delete(home: Home, item: Item) -> None:
+    if item.remove is not None:
+        item.remove()
+    elif item.path is not None:
+        _throw_away(home, item.path)
+
+
+def _throw_away(home: Home, path: Path) -> None:
     bin = trash(home)
     if path.parent != bin:
         bin.mkdir(mode=0o700, exist_ok=True)

@@ -20,6 +20,7 @@ from mlops_assets.promotion.registered_versions import UPLOAD_DEPTH, RegistryVer
 from mlops_assets.promotion.safe_files import directory_size
 from mlops_assets.promotion.sealed_names import Names, Sealed, read_store, texts
 from mlops_assets.promotion.spec import RetentionSpec
+from mlops_assets.prunable import Decided, Decisions, Item
 
 logger = logging.getLogger(__name__)
 
@@ -35,26 +36,7 @@ ARTIFACT, VERSION, UPLOAD, CHECKPOINT, UNFINISHED, TRASH = (
 )
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something that takes room, and why it stays or may go."""
-
-    what: str
-    """``artifact``, ``version``, ``upload``, ``checkpoint``, ``unfinished`` or ``trash``."""
-    name: str
-    size: int
-    """Bytes."""
-    reason: str
-    path: Path | None = None
-    """None for a version, whose files are an item of their own."""
-    version: tuple[str, int] | None = None
-    """Model and number of a registered version."""
-
-    def as_json(self) -> dict[str, object]:
-        """For machines."""
-        path = str(self.path) if self.path else None
-        shown = {name: value for name, value in asdict(self).items() if name != "version"}
-        return shown | {"path": path}
+NO_OTHERS = Decisions((), ())
 
 
 @dataclass(frozen=True)
@@ -85,31 +67,33 @@ class _Rules:
 
 
 def make_plan(
-    home: Home, spec: RetentionSpec, versions: Sequence[RegistryVersion], now: datetime
+    home: Home,
+    spec: RetentionSpec,
+    versions: Sequence[RegistryVersion],
+    now: datetime,
+    others: Decisions = NO_OTHERS,
 ) -> Plan:
-    """Decide about everything in ``home``. ``versions`` are all in its registry.
+    """Decide about everything in ``home``. ``versions`` are all in its registry; ``others`` are
+    what a stage decided about its own files.
 
     Raises LineageError when the ledger cannot be read: what it names is then not known.
     """
     entries, rules = home.ledger.entries(), _Rules(spec, now)
     kept_versions = dict(_kept_versions(home, versions, entries, rules))
     store = read_store(home.store)
-    kept = _kept_artifacts(home, store, entries, kept_versions, rules)
+    kept = _kept_artifacts(home, store, entries, kept_versions, rules, others.names)
     items = [
         *_version_items(versions, kept_versions),
         *_upload_items(home, versions, kept_versions, rules),
         *(_artifact_item(sealed, kept.get(sealed)) for sealed in store),
         *_checkpoint_items(home, store, rules),
         *_leftovers(home),
+        *others.items,
     ]
     return Plan(
         tuple(item for item, stays in items if not stays),
         tuple(item for item, stays in items if stays),
     )
-
-
-Decided = tuple[Item, bool]
-"""An item, and whether it stays."""
 
 
 def _kept_versions(
@@ -145,6 +129,7 @@ def _kept_artifacts(
     entries: Sequence[LedgerEntry],
     versions: Mapping[RegistryVersion, str],
     rules: _Rules,
+    stand_ins: Sequence[str],
 ) -> dict[Sealed, str]:
     """Artifacts that stay, with the reason; what they were made from stays with them."""
     names = Names(store)
@@ -158,6 +143,7 @@ def _kept_artifacts(
     ]
     roots += [(found, f"latest {asset}") for asset, found in _texts_of_latest(home).items()]
     roots += [(texts(dict(version.tags)), f"{version}: {why}") for version, why in versions.items()]
+    roots.append((stand_ins, "stands for a segment of the request log"))
     kept: dict[Sealed, str] = {}
     for mentioned, reason in roots:
         _keep(names, names.find(mentioned), reason, kept)

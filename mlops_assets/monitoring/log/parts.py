@@ -18,12 +18,12 @@ from typing import Annotated, Any, ClassVar
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, LineageError, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.log.segments import Segment, lines
 from mlops_assets.request_record import SHADOW, RequestRecord
+from mlops_assets.retired_segments import LOG_PART
 
-KIND = "log_part"
 RECORDS = "records.parquet"
 BATCH_ROWS, BATCH_BYTES = 8192, 8 * 1024**2  # what is held in memory at once
 TEXTS = ("release", "arm", "tenant", "user", "feature", "prompt", "model", "cached", "finish")
@@ -73,15 +73,31 @@ def schema() -> Any:
 
 
 def compact(store: ArtifactStore, segment: Segment) -> Artifact:
-    """The segment's part; its summary counts rows, answers, and lines skipped by reason."""
+    """The segment's part; its summary counts rows, answers, and lines skipped by reason.
+
+    Raises LineageError when the segment was deleted and its part is not there.
+    """
+    if segment.part is not None:
+        return _kept(store, segment, segment.part)
     recipe = Recipe(
-        kind=KIND,
+        kind=LOG_PART,
         inputs={"segment": segment.sha256},
         spec={},
         code_version=code_digest(__name__),
         libraries=("pyarrow",),
     )
     return store.build(recipe, lambda directory: _write(directory, segment))
+
+
+def _kept(store: ArtifactStore, segment: Segment, part: Artifact) -> Artifact:
+    found = store.find(part.kind, part.key)
+    if found is None or found.digest != part.digest:
+        raise LineageError(
+            f"{part.kind} {part.key[:SHORT]}, which holds the records of the deleted segment"
+            f" {segment.path}, is not in the store {store.root}.",
+            "Bring it back from a backup.",
+        )
+    return found
 
 
 def parse(line: bytes | None) -> tuple[LoggedRequest | None, str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mlops_assets.artifacts import LineageError
+from mlops_assets.artifacts import Artifact, LineageError
+from mlops_assets.retired_segments import retired_segments
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Segment:
     size: int
     """Bytes."""
     sha256: str
+    part: Artifact | None = None
+    """What holds its records where the file was deleted since."""
 
 
 def resolve(directory: str, project: Path) -> Path:
@@ -46,7 +49,8 @@ def resolve(directory: str, project: Path) -> Path:
 
 
 def find_segments(directory: Path, project: Path) -> list[Segment]:
-    """The segments in the order of their names, as they are now.
+    """The segments in the order of their names, as they are now, those with them that were deleted
+    because a part holds their records.
 
     Raises LineageError for a file in the directory's place, or when the shipped samples were not
     built.
@@ -64,7 +68,12 @@ def find_segments(directory: Path, project: Path) -> list[Segment]:
             f"The prediction log {directory} is not a directory.",
             "Point prediction_log.directory at the directory that holds the segments.",
         )
-    return [_segment(path) for path in sorted(directory.glob("*.jsonl"))]
+    gone = [
+        Segment(directory / each.segment, each.bytes, each.sha256, each.part)
+        for each in retired_segments(directory)
+    ]
+    found = [*gone, *(_segment(path) for path in directory.glob("*.jsonl"))]
+    return sorted(found, key=lambda segment: segment.path.name)
 
 
 def lines(segment: Segment) -> Iterator[bytes | None]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import Artifact, ArtifactStore
-from mlops_assets.monitoring.log.parts import KIND, RECORDS
+from mlops_assets.monitoring.log.parts import RECORDS
 from mlops_assets.refs import PredictionLogRef
+from mlops_assets.retired_segments import LOG_PART
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ def newest(
     left = index["max_records"] if records is None else records
     found: list[PartRows] = []
     for part in reversed(index["parts"]):
-        artifact = Artifact(KIND, part["key"], part["digest"])
+        artifact = Artifact(LOG_PART, part["key"], part["digest"])
         for start, stop, answered in reversed(part["rows"]):
             if left <= 0:
                 return found[::-1]

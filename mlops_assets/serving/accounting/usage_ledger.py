@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from mlops_assets.artifacts import LineageError, atomic_write
-from mlops_assets.serving.accounting.usage import Charge, Name, Totals, Usage, add_up, charge, merge
-from mlops_assets.serving.records.log_tail import BEGINNING, Position, blocks
+from mlops_assets.serving.accounting.counted_log import counted
+from mlops_assets.serving.accounting.usage import Name, Totals, Usage, merge
+from mlops_assets.serving.records.log_tail import BEGINNING, Position
 from mlops_assets.serving.serving_home import ServingHome
 
 logger = logging.getLogger(__name__)
@@ -78,8 +77,7 @@ class UsageLedger:
                     database.execute("DELETE FROM totals")
                     database.execute("DELETE FROM position")
                 position = BEGINNING
-            for lines, behind in blocks(self.log, position):
-                batch = add_up(charges(lines))
+            for batch, behind in counted(self.log, position):
                 with database:
                     database.executemany(ADD, [(*name, *_columns(batch[name])) for name in batch])
                     database.execute(
@@ -168,25 +166,6 @@ class UsageLedger:
 def usage_ledger(files: ServingHome) -> UsageLedger:
     """The ledger of a home."""
     return UsageLedger(files.root / "usage.db", files.requests)
-
-
-def charges(lines: Iterable[bytes]) -> Iterator[Charge]:
-    """What the lines of the request log add up from; a line that is no record adds nothing."""
-    for line in lines:
-        try:
-            fields = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(fields, dict) and (found := charge(fields)) is not None:
-            yield found
-
-
-def sum_of_log(log: Path, start: Position = BEGINNING, end: Position | None = None) -> Totals:
-    """The totals that the log itself comes to between two positions."""
-    totals: Totals = {}
-    for lines, _ in blocks(log, start, end):
-        merge(totals, add_up(charges(lines)))
-    return totals
 
 
 def _columns(usage: Usage) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.serving.accounting.budget_spec import BudgetSpec
+from mlops_assets.serving.accounting.counted_log import sum_of_log
 from mlops_assets.serving.accounting.usage import (
     MONEY,
     NANO,
@@ -19,7 +20,7 @@ from mlops_assets.serving.accounting.usage import (
     Usage,
     merge,
 )
-from mlops_assets.serving.accounting.usage_ledger import UsageLedger, sum_of_log
+from mlops_assets.serving.accounting.usage_ledger import UsageLedger
 from mlops_assets.serving.records.log_tail import BEGINNING, Position
 
 MOST_SHOWN = 20  # names of a scope

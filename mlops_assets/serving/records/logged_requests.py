@@ -7,7 +7,7 @@ stand nowhere else.
 
 import mmap
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,20 +27,13 @@ def find_request(requests: Path, id: str, since: float) -> RequestRecord | None:
     if not ID.match(id):
         return None
     begin = b'{"id":"' + id.encode() + b'",'
-    for path in _segments(requests, since):
-        if (line := _find_line(path, begin)) is not None:
-            try:
-                return _RECORD.validate_json(line)
-            except ValidationError:  # torn when its writer was killed
-                continue
-    return None
-
-
-def _segments(requests: Path, since: float) -> Iterator[Path]:
-    """Newest first."""
     for path in sorted(requests.glob("*.jsonl"), reverse=True)[:MOST_SEGMENTS]:
-        if path.stat().st_mtime >= since:
-            yield path
+        with suppress(FileNotFoundError, ValidationError):  # deleted just now; torn by a kill
+            if path.stat().st_mtime < since:
+                continue
+            if (line := _find_line(path, begin)) is not None:
+                return _RECORD.validate_json(line)
+    return None
 
 
 def _find_line(path: Path, begin: bytes) -> bytes | None:
