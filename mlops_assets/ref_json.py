@@ -11,6 +11,7 @@ from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
     DecisionRef,
+    DriftReferenceRef,
     DriftReportRef,
     EvalReportRef,
     GateRef,
@@ -32,6 +33,7 @@ Ref = (
     | RegisteredModelRef
     | DecisionRef
     | PredictionLogRef
+    | DriftReferenceRef
     | DriftReportRef
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Ref.__args__}

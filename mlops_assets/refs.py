@@ -291,6 +291,19 @@ class PredictionLogRef:
 
 
 @dataclass(frozen=True)
+class DriftReferenceRef:
+    """What production is compared with: rows, sketches and vocabulary of a train split."""
+
+    artifact: Artifact
+    rows: int
+    """Train rows that are compared."""
+    release: str
+    """Digest of the release in force, whose answers are looked at; empty before the first."""
+    versions: Versions
+    """Of the train split."""
+
+
+@dataclass(frozen=True)
 class DriftReportRef:
     """``drift.json`` and ``drift.html``."""
 

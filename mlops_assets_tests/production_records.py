@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
-from mlops_assets.monitoring.drift import verdict
+from mlops_assets.monitoring.drift.reference import make_reference
+from mlops_assets.monitoring.drift.spec import DriftSpec, ReferenceSpec
 from mlops_assets.monitoring.log import prediction_log
 from mlops_assets.refs import (
+    DriftReferenceRef,
     PredictionLogRef,
     PredictionRecord,
     Row,
@@ -19,7 +21,7 @@ from mlops_assets.refs import (
 from mlops_assets_tests.conftest import VERSIONS
 
 LOG = prediction_log.PredictionLogSpec(directory="log")
-SPEC = verdict.DriftSpec()
+SPEC = DriftSpec()
 
 
 def record(number: int, text: str = "where is my parcel", **changes: Any) -> PredictionRecord:
@@ -36,10 +38,12 @@ def make_splits(
     store: ArtifactStore, rows: Sequence[Row], labels: Mapping[str, tuple[str, ...]]
 ) -> SplitsRef:
     def produce(directory: Path) -> dict[str, Any]:
-        return {"rows": write_jsonl(directory / "train.jsonl", rows)}
+        count = write_jsonl(directory / "train.jsonl", rows)
+        return {"rows": {"train": count}, "versions": asdict(VERSIONS)}
 
     inputs = {"rows": str(hash(tuple(row.id for row in rows)))}
-    artifact = store.build(Recipe("dataset_splits", inputs, {}, "1"), produce)
+    spec = {"labels": [[name, list(values)] for name, values in labels.items()]}
+    artifact = store.build(Recipe("dataset_splits", inputs, spec, "1"), produce)
     return SplitsRef(artifact, VERSIONS, {"train": len(rows)}, labels)
 
 
@@ -49,3 +53,10 @@ def make_log(
     (project / "log").mkdir(parents=True, exist_ok=True)
     write_jsonl(project / "log" / "segment.jsonl", records)
     return prediction_log.collect(store, LOG, project)
+
+
+def reference_of(
+    store: ArtifactStore, rows: Sequence[Row], labels: Mapping[str, tuple[str, ...]], **spec: Any
+) -> DriftReferenceRef:
+    """The reference of a train split of these rows, before any release."""
+    return make_reference(store, make_splits(store, rows, labels), None, ReferenceSpec(**spec))

@@ -15,7 +15,8 @@ from mlops_assets.evaluation.gate_spec import GateSpec
 from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import evaluate, read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.monitoring.drift.features import make_columns
+from mlops_assets.monitoring.drift.reference import make_reference, reference_sample
+from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.promotion.model_card import render_card
 from mlops_assets.promotion.submission import Submission
 from mlops_assets.refs import (
@@ -172,9 +173,7 @@ def test_the_model_card_speaks_of_text(lineage: Lineage) -> None:
 
 @pytest.mark.slow
 def test_drift_compares_the_length_of_the_answers(lineage: Lineage) -> None:
-    train = list(read_rows(lineage.store.path(lineage.splits.artifact) / "train.jsonl"))
-    record = PredictionRecord("p", "", "simulated", train[0].prompt, "two words", {})
-    columns = {c.name: c for c in make_columns(train, [record], lineage.splits.labels, 50, 0)}
-    assert not [name for name in columns if name.startswith("predicted_")]
-    assert columns["answer_words"].current == [2.0]
-    assert min(columns["answer_words"].reference) > 4
+    reference = make_reference(lineage.store, lineage.splits, None, ReferenceSpec())
+    sample = reference_sample(lineage.store.path(reference.artifact), 50)
+    assert not [name for name in sample.column_names if name.startswith("predicted_")]
+    assert min(sample["answer_words"].to_pylist()) > 4

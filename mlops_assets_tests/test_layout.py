@@ -66,7 +66,8 @@ LINEAGE = {
     "release": {"promotion_decision"},
     "gateway": {"release"},
     "prediction_log": {"raw_dataset"},
-    "drift_report": {"prediction_log", "dataset_splits"},
+    "drift_reference": {"dataset_splits"},
+    "drift_report": {"prediction_log", "drift_reference"},
 }
 
 

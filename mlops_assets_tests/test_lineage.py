@@ -28,6 +28,7 @@ ASSETS = (
     "release",
     "gateway",
     "prediction_log",
+    "drift_reference",
     "drift_report",
 )
 

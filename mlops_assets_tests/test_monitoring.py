@@ -12,7 +12,8 @@ from mlops_assets.dataset import production, synthetic
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.home import Home
 from mlops_assets.monitoring import defs
-from mlops_assets.monitoring.drift import verdict
+from mlops_assets.monitoring.drift import findings, verdict
+from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.refs import (
     DriftReportRef,
     PredictionRecord,
@@ -20,7 +21,7 @@ from mlops_assets.refs import (
     SplitsRef,
 )
 from mlops_assets.resources import RESOURCES
-from mlops_assets_tests.production_records import SPEC, make_log, make_splits
+from mlops_assets_tests.production_records import SPEC, make_log, make_splits, reference_of
 
 TICKET_LABELS = {name: tuple(values) for name, values in synthetic.LABELS.items()}
 TRAIN = 2_000
@@ -43,20 +44,22 @@ def tickets() -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    ("sample", "expected"), [("unshifted", verdict.NO_DRIFT), ("shifted", verdict.DRIFT)]
+    ("sample", "expected"), [("unshifted", findings.NO_DRIFT), ("shifted", findings.DRIFT)]
 )
 def test_the_shipped_samples(home: Home, tickets: list[Row], sample: str, expected: str) -> None:
     mix, errors = production.MIXES[sample]
     lines = production.record_lines(400, 5, mix, errors)
     records = [PredictionRecord(**json.loads(text)) for text in lines]
-    splits = make_splits(home.store, tickets, TICKET_LABELS)
+    reference = reference_of(home.store, tickets, TICKET_LABELS)
     log = make_log(home.store, home.root, records)
-    ref = verdict.report_drift(home.store, splits, log, SPEC)
+    ref = verdict.report_drift(home.store, reference, log, SPEC)
     assert (ref.verdict, ref.records) == (expected, 400)
+    layers = {"data": expected, "prediction": expected, "business": "no_verdict"}
+    assert layers.items() <= ref.layers.items()
     directory = home.store.path(ref.artifact)
     report = json.loads((directory / verdict.REPORT).read_text())
     assert report["verdict"] == expected
-    assert len(report["columns"]) == 9
+    assert len(report["columns"]) == 12
     assert set(ref.columns) == {n for n, c in report["columns"].items() if c["drifted"]}
     if sample == "shifted":
         assert {"words", "unknown_words", "slice_channel", "predicted_queue"} <= set(ref.columns)
@@ -65,7 +68,7 @@ def test_the_shipped_samples(home: Home, tickets: list[Row], sample: str, expect
     assert {text in page for text in ("chi-square", "K-S p_value")} == {True}
     assert {text in page for text in ("<script src=", "<link ")} == {False}
     assert (directory / verdict.PLOT).read_bytes().startswith(b"\x89PNG")
-    assert verdict.report_drift(home.store, splits, log, SPEC).artifact.reused
+    assert verdict.report_drift(home.store, reference, log, SPEC).artifact.reused
 
 
 def intent_rows(count: int, offset: int = 0) -> list[Row]:
@@ -87,13 +90,15 @@ def as_records(rows: Sequence[Row]) -> list[PredictionRecord]:
 
 def test_data_without_slices(home: Home) -> None:
     labels = {"intent": tuple(f"intent-{n}" for n in range(40))}
-    splits = make_splits(home.store, intent_rows(1_000), labels)
+    reference = reference_of(home.store, intent_rows(1_000), labels)
     same = make_log(home.store, home.root, as_records(intent_rows(240, 5_000)))
-    ref = verdict.report_drift(home.store, splits, same, SPEC)
-    assert ref.verdict == verdict.NO_DRIFT
+    ref = verdict.report_drift(home.store, reference, same, SPEC)
+    assert ref.verdict == findings.NO_DRIFT
     broken = [replace(item, output="sorry") for item in as_records(intent_rows(240))]
-    ref = verdict.report_drift(home.store, splits, make_log(home.store, home.root, broken), SPEC)
-    assert (ref.verdict, ref.columns) == (verdict.DRIFT, ("predicted_intent",))
+    log = make_log(home.store, home.root, broken)
+    ref = verdict.report_drift(home.store, reference, log, SPEC)
+    assert ref.columns == ("predicted_intent", "invalid_answers")
+    assert (ref.verdict, ref.layers["data"]) == (findings.DRIFT, findings.NO_DRIFT)
 
 
 def run_stage(rows: Sequence[Row], labels: Mapping[str, tuple[str, ...]], **config: Any) -> Any:
@@ -119,13 +124,13 @@ def test_the_assets_without_any_record(home: Home) -> None:
     assert result.success
     ref = home.latest("drift_report")
     assert isinstance(ref, DriftReportRef)
-    assert (ref.verdict, ref.records, ref.columns) == (verdict.NO_VERDICT, 0, ())
+    assert (ref.verdict, ref.records, ref.columns) == (findings.NO_VERDICT, 0, ())
     report = json.loads((home.store.path(ref.artifact) / verdict.REPORT).read_text())
     assert report["columns"]["words"]["p"] is None
     assert "No verdict" in (home.store.path(ref.artifact) / verdict.PAGE).read_text()
     event = result.asset_materializations_for_node("drift_report")[0]
     assert {"verdict", "columns", "effects", "report", "from_store"} <= event.metadata.keys()
-    assert event.metadata["reason"].value == "0 records, 200 are needed"
+    assert event.metadata["reason"].value == "0 records, 100 are needed"
 
 
 @pytest.mark.parametrize(
@@ -133,4 +138,4 @@ def test_the_assets_without_any_record(home: Home) -> None:
 )
 def test_settings_are_bounded(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        verdict.DriftSpec(**settings)
+        DriftSpec(**settings)

@@ -8,15 +8,16 @@ from typing import Any
 import dagster as dg
 
 import mlops_assets
-from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
-from mlops_assets.monitoring.drift import verdict
+from mlops_assets.monitoring.drift import reference, verdict
 from mlops_assets.monitoring.drift.drift_page import shown
+from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.log import prediction_log, window
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
-from mlops_assets.refs import DriftReportRef, PredictionLogRef, SplitsRef
+from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace
 
 OWNERS = ["team:ml-platform"]
@@ -25,6 +26,10 @@ PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
 
 class PredictionLogConfig(PredictionLogSettings, dg.Config):
     """Settings of the prediction log, and when new traffic is looked at."""
+
+
+class DriftReferenceConfig(ReferenceSpec, dg.Config):
+    """Settings of what production is compared with."""
 
 
 class DriftConfig(DriftSettings, dg.Config):
@@ -60,6 +65,35 @@ def prediction_log_asset(
 
 
 @dg.asset(
+    name="drift_reference",
+    group_name="monitoring",
+    kinds={"arrow"},
+    owners=OWNERS,
+    code_version=code_digest(reference.__name__),
+)
+def drift_reference_asset(
+    context: dg.AssetExecutionContext,
+    config: DriftReferenceConfig,
+    workspace: Workspace,
+    dataset_splits: SplitsRef,
+) -> dg.MaterializeResult[DriftReferenceRef]:
+    """What production is compared with: the newest rows that the release in force learnt from.
+
+    The rows, a sketch of each of their columns, and the words of the train split. Before the
+    first release they are of the latest splits.
+    """
+    with workspace.stage(context) as store:
+        release = reference.release_in_force(workspace.home.ledger.entries(), workspace.model)
+        splits = reference.splits_of(store, release, dataset_splits)
+        ref = reference.make_reference(store, splits, release, config)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(f"{ref.artifact.digest}.{ref.release[:SHORT]}"),
+        metadata=_reference_metadata(ref),
+    )
+
+
+@dg.asset(
     group_name="monitoring",
     kinds={"evidently"},
     owners=OWNERS,
@@ -69,17 +103,18 @@ def drift_report(
     context: dg.AssetExecutionContext,
     config: DriftConfig,
     workspace: Workspace,
-    dataset_splits: SplitsRef,
+    drift_reference: DriftReferenceRef,
     prediction_log: PredictionLogRef,
 ) -> dg.MaterializeResult[DriftReportRef]:
-    """Whether production still resembles the training data.
+    """Whether production still resembles what the release was trained on.
 
-    Compares lengths, vocabulary, slices and the class mix of the answers with the train
-    split. A column has drifted when its effect size reaches the threshold and its
-    significance survives correction across the columns. Too few records give no verdict.
+    Compares what is asked (lengths, vocabulary, slices) and what is answered (class mix or
+    length, refusals, empty and invalid answers) with the reference. A column has drifted when
+    its effect reaches the threshold and its significance survives correction across all
+    columns. Too few records give no verdict.
     """
     with workspace.stage(context) as store:
-        ref = verdict.report_drift(store, dataset_splits, prediction_log, config)
+        ref = verdict.report_drift(store, drift_reference, prediction_log, config)
         metadata = _drift_metadata(store, ref)
     return dg.MaterializeResult(
         value=ref, data_version=dg.DataVersion(ref.artifact.digest), metadata=metadata
@@ -107,6 +142,19 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
     }
 
 
+def _reference_metadata(ref: DriftReferenceRef) -> dict[str, Any]:
+    summary = ref.artifact.summary
+    return {
+        "dagster/row_count": ref.rows,
+        "train_rows": summary["train_rows"],
+        "words": summary["words"],
+        "period": " to ".join(summary[end] or "-" for end in ("first", "last")),
+        "release": ref.release or "none in force",
+        **ref.versions.by_name(),
+        "from_store": bool(ref.artifact.reused),
+    }
+
+
 def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]:
     path = store.path(ref.artifact)
     report = json.loads((path / verdict.REPORT).read_bytes())
@@ -114,6 +162,12 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
     return {
         "verdict": ref.verdict,
         "reason": report["reason"],
+        "layers": dg.MetadataValue.json(
+            {
+                name: f"{each['verdict']}: {each['reason']}"
+                for name, each in report["layers"].items()
+            }
+        ),
         "columns": _columns_table(report["columns"]),
         "effects": dg.MetadataValue.md(
             f"![effect of each column](data:image/png;base64,{picture})"
@@ -131,16 +185,19 @@ def _columns_table(columns: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
         dg.TableRecord(
             {
                 "column": name,
+                "layer": values["layer"],
                 "kind": values["kind"],
                 "effect": shown(values["effect"]),
                 "p corrected": shown(values["p_corrected"]),
-                "psi": shown(values["psi"]),
+                "psi": shown(values.get("psi")),
                 "drifted": values["drifted"],
             }
         )
         for name, values in columns.items()
     ]
-    text = [(name, "string") for name in ("column", "kind", "effect", "p corrected", "psi")]
+    text = [
+        (name, "string") for name in ("column", "layer", "kind", "effect", "p corrected", "psi")
+    ]
     return dg.MetadataValue.table(records, schema=_schema(*text, ("drifted", "bool")))
 
 
@@ -149,5 +206,6 @@ def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
 
 
 defs = dg.Definitions(
-    assets=[prediction_log_asset, drift_report], sensors=[traffic_sensor, drift_sensor]
+    assets=[prediction_log_asset, drift_reference_asset, drift_report],
+    sensors=[traffic_sensor, drift_sensor],
 )

@@ -1,6 +1,6 @@
 """What may be set of the drift report: when it speaks of drift, and what may follow from that."""
 
-from mlops_assets.monitoring.drift.verdict import DriftSpec
+from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.retrain_policy import RetrainPolicy
 
 

@@ -10,9 +10,12 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlops_assets.monitoring.drift.features import Column
+from mlops_assets.monitoring.drift.features import NUMERIC, Column
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CALM, ALARM, GREY = "#1a7f37", "#cf222e", "#6e7781"
 _COLOURS = {"drift": ALARM, "no_drift": CALM, "no_verdict": GREY}
@@ -32,46 +35,51 @@ _STYLE = """
 """
 
 
-def write_page(path: Path, report: Mapping[str, Any], columns: Sequence[Column]) -> None:
-    """Write the page; without a verdict for want of records, only our part."""
-    banner = _banner(report)
-    enough = min((min(len(c.reference), len(c.current)) for c in columns), default=0)
-    if enough < report["spec"]["min_records"]:
+def write_page(
+    path: Path,
+    report: Mapping[str, Any],
+    columns: Sequence[Column],
+    reference: "pa.Table",
+    current: "pa.Table",
+) -> None:
+    """Write the page; without a verdict for want of records, only our part.
+
+    The tables are seeded samples of both sides, with a value of each column.
+    """
+    banner, spec = _banner(report), report["spec"]
+    if min(len(reference), len(current)) < min(spec["min_records"], spec["sample_rows"]):
         page = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><body>{banner}</body></html>'
     else:
         with warnings.catch_warnings():
             # Evidently still uses names that numpy and pandas have deprecated: not our news.
             warnings.simplefilter("ignore")
-            page = _evidently(columns, report["spec"]["alpha"])
+            page = _evidently(columns, reference, current, spec["alpha"])
         page = page.replace("<body>", f"<body>{banner}", 1)
         page = page.replace("<head>", "<head><title>Drift report</title>", 1)
     path.write_text(page, encoding="utf-8")
 
 
-def _evidently(columns: Sequence[Column], alpha: float) -> str:
+def _evidently(
+    columns: Sequence[Column], reference: "pa.Table", current: "pa.Table", alpha: float
+) -> str:
     # Evidently reports its use to a server unless this is set before it is imported.
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    import pandas as pd
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    kinds: dict[str, list[str]] = {"numeric": [], "categorical": []}
-    for column in columns:
-        kinds[column.kind].append(column.name)
+    names = [column.name for column in columns]
     definition = DataDefinition(
-        numerical_columns=kinds["numeric"], categorical_columns=kinds["categorical"]
+        numerical_columns=[column.name for column in columns if column.kind == NUMERIC],
+        categorical_columns=[column.name for column in columns if column.kind != NUMERIC],
     )
     frames = [
-        Dataset.from_pandas(pd.DataFrame(data), data_definition=definition)
-        for data in (
-            {column.name: column.current for column in columns},
-            {column.name: column.reference for column in columns},
-        )
+        Dataset.from_pandas(side.select(names).to_pandas(), data_definition=definition)
+        for side in (current, reference)
     ]
     # The tests are named, because the default changes with the number of rows.
     threshold = alpha / len(columns)
     preset = DataDriftPreset(
-        columns=[column.name for column in columns],
+        columns=names,
         num_method="ks",
         cat_method="chisquare",
         num_threshold=threshold,
@@ -88,10 +96,12 @@ def _banner(report: Mapping[str, Any]) -> str:
     return f"""<style>{_STYLE}</style><section class="verdict">
 <h1 style="color:{_COLOURS[verdict]}">{_TITLES[verdict]}</h1>
 <div>{html.escape(report["reason"])}</div>
-<table><tr><th>column</th><th class="kind">kind</th><th>effect</th><th>p</th>
+<table><tr><th>column</th><th class="kind">layer</th>
+<th class="kind">kind</th><th>effect</th><th>p</th>
 <th>p, corrected</th><th>PSI</th><th>reference</th><th>production</th><th>drifted</th></tr>
 {rows}</table>
-<small>A column drifts when its effect is at least {spec["min_effect"]} and its p value,
+<small>A column drifts when its effect is at least {spec["min_effect"]} (a rate's
+{spec["min_rate_effect"]}) and its p value,
 corrected across the columns (Holm), is below {spec["alpha"]}. Effect: Kolmogorov-Smirnov
 distance for numbers, total variation distance for classes, both from 0 to 1. p: asymptotic
 Kolmogorov-Smirnov test, seeded permutation test. PSI is shown and decides nothing. This table
@@ -100,10 +110,11 @@ is the verdict; Evidently's own, below, knows significance only.</small></sectio
 
 def _row(name: str, values: Mapping[str, Any]) -> str:
     numbers = "".join(
-        f"<td>{shown(values[key])}</td>" for key in ("effect", "p", "p_corrected", "psi")
+        f"<td>{shown(values.get(key))}</td>" for key in ("effect", "p", "p_corrected", "psi")
     )
     return (
         f'<tr class="{"drifted" if values["drifted"] else "calm"}"><td>{html.escape(name)}</td>'
+        f'<td class="kind">{values["layer"]}</td>'
         f'<td class="kind">{values["kind"]}</td>{numbers}<td>{values["reference_n"]:,}</td>'
         f"<td>{values['current_n']:,}</td><td>{'yes' if values['drifted'] else 'no'}</td></tr>"
     )

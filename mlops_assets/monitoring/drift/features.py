@@ -1,84 +1,109 @@
-"""What is compared between training and production: the columns of the drift report.
+"""What is compared between production and training: the columns of the drift report.
 
-From the request: its length in words and in characters, and the share of its words that
-training never saw. From its context: the slices. From the answer: the class in each field, or
-its length where it is free text.
+Of the request: its length in words and in characters, the share of its words that training
+never saw, and the slices that it came with. Of the answer: the class in each field, or its
+length where it is free text, and how many are invalid, empty, or refuse.
 
 The share of unknown words must be fair to the reference, whose own texts made the
 vocabulary. So a reference row is measured against the vocabulary of all *other* rows: a
 word that only this row holds counts as unknown. Without that every log would seem to drift.
+
+Of a class that the reference does not have only the number is kept. The distance is the same as
+if each were counted by itself, what is kept has a bound, and what production logs, which nobody
+has validated, stands nowhere.
 """
 
 import json
-import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from mlops_assets.privacy import redact
-from mlops_assets.refs import Message, PredictionRecord, Row
+from mlops_assets.monitoring.drift.findings import DATA, PREDICTION
+from mlops_assets.refs import Message
+from mlops_assets.refusals import is_refusal
 
-INVALID = "(invalid)"
-ABSENT = "(absent)"
+INVALID, ABSENT, OTHER = "(invalid)", "(absent)", "(other)"
+YES, NO = "yes", "no"
+NUMERIC, CATEGORICAL, RATE = "numeric", "categorical", "rate"
+MOST_CLASSES = 500
+"""Classes of a slice that are told apart, the reference's most frequent; the rest are other."""
 
 _WORD = re.compile(r"\w+")
 
-
-@dataclass(frozen=True)
-class Numbers:
-    """A numeric feature of both sides."""
-
-    name: str
-    reference: Sequence[float]
-    current: Sequence[float]
-    kind: str = "numeric"
+Values = Mapping[str, Sequence[Any]]
+"""A value for each row, by column: numbers, or the names of classes."""
 
 
-@dataclass(frozen=True)
-class Classes:
-    """A categorical feature of both sides."""
+class Column(NamedTuple):
+    """What is compared, whichever rows it is taken of."""
 
     name: str
-    reference: Sequence[str]
-    current: Sequence[str]
-    kind: str = "categorical"
+    layer: str
+    kind: str
+    """``numeric``, ``categorical`` or ``rate``: a class of two, of which the share counts."""
 
 
-Column = Numbers | Classes
+class Exchange(NamedTuple):
+    """A request and its answer, as columns see them."""
+
+    text: str
+    """What the user wrote, the turns joined by a newline."""
+    answer: str
+    slices: Mapping[str, str]
 
 
-def make_columns(
-    train: Sequence[Row],
-    records: Sequence[PredictionRecord],
-    labels: Mapping[str, Sequence[str]],
-    sample: int,
-    seed: int,
-) -> list[Column]:
-    """All columns; the reference is a seeded sample of at most ``sample`` rows of ``train``.
+@dataclass(frozen=True)
+class Known:
+    """What the reference knows. What else production holds is unknown, other or invalid."""
 
-    A slice that no record carries is left out: production then does not log it.
+    vocabulary: Mapping[str, int]
+    """In how many texts of the train split each word stands."""
+    labels: Mapping[str, Sequence[str]]
+    """The classes of each field of the answer; empty where it is free text."""
+    slices: Mapping[str, Sequence[str]]
+    """The classes of each slice."""
+
+    @property
+    def columns(self) -> list[Column]:
+        """All columns, in the order in which they are shown."""
+        request = [Column(name, DATA, NUMERIC) for name in ("words", "characters", "unknown_words")]
+        slices = [Column(f"slice_{name}", DATA, CATEGORICAL) for name in self.slices]
+        fields = [Column(f"predicted_{name}", PREDICTION, CATEGORICAL) for name in self.labels]
+        rates = ["invalid_answers"] if self.labels else []
+        return [
+            *request,
+            *slices,
+            *(fields or [Column("answer_words", PREDICTION, NUMERIC)]),
+            *(Column(name, PREDICTION, RATE) for name in [*rates, "empty_answers", "refusals"]),
+        ]
+
+
+def column_values(
+    exchanges: Sequence[Exchange], known: Known, *, in_vocabulary: bool = False
+) -> Values:
+    """Every column of ``known``, a value for each exchange, in their order.
+
+    ``in_vocabulary`` says that these very texts were counted in the vocabulary.
     """
-    known = document_frequency(request_text(row.messages) for row in train)
-    chosen = random.Random(seed).sample(train, sample) if len(train) > sample else train
-    before = [request_text(row.messages) for row in chosen]
-    now = [request_text(record.messages) for record in records]
-    return [
-        Numbers("words", [_count(text) for text in before], [_count(text) for text in now]),
-        Numbers("characters", [float(len(t)) for t in before], [float(len(t)) for t in now]),
-        Numbers(
-            "unknown_words",
-            [unknown_share(text, known, in_vocabulary=True) for text in before],
-            [unknown_share(text, known, in_vocabulary=False) for text in now],
-        ),
-        *_slice_columns(chosen, records),
-        *(_class_columns(chosen, records, labels) if labels else [_answer_length(chosen, records)]),
+    answers = _OfAnswers(known.labels)
+    slices = {name: frozenset(classes) for name, classes in known.slices.items()}
+    rows = [
+        [
+            *_of_request(exchange.text, known.vocabulary, 1 if in_vocabulary else 0),
+            *_of_slices(exchange.slices, slices),
+            *answers.values(exchange.answer),
+        ]
+        for exchange in exchanges
     ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(known.columns)
+    return {column.name: values for column, values in zip(known.columns, columns, strict=True)}
 
 
 def request_text(messages: Iterable[Message]) -> str:
     """What the user wrote, the turns joined by a newline."""
-    return "\n".join(item.get("content", "") for item in messages if item.get("role") == "user")
+    return "\n".join(item.get("content") or "" for item in messages if item.get("role") == "user")
 
 
 def words(text: str) -> list[str]:
@@ -91,14 +116,24 @@ def document_frequency(texts: Iterable[str]) -> Counter[str]:
     return Counter(word for text in texts for word in set(words(text)))
 
 
-def unknown_share(text: str, known: Mapping[str, int], *, in_vocabulary: bool) -> float:
-    """Share of words in no other text, 0 to 1; 0 without words.
+def slice_classes(slices: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The classes of each slice, at most ``MOST_CLASSES``; a row without one counts as absent."""
+    counts: dict[str, Counter[str]] = {}
+    for row in slices:
+        for name, value in row.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {
+        name: tuple(value for value, _ in counts[name].most_common(MOST_CLASSES))
+        for name in sorted(counts)
+    }
 
-    ``in_vocabulary`` says that ``text`` itself was counted in ``known``.
+
+def unknown_share(found: Sequence[str], vocabulary: Mapping[str, int], own: int) -> float:
+    """Share of these words that stand in no other text, 0 to 1; 0 without words.
+
+    ``own`` is 1 where the words' own text was counted in the vocabulary, else 0.
     """
-    found = words(text)
-    own = 1 if in_vocabulary else 0
-    return sum(known.get(word, 0) <= own for word in found) / len(found) if found else 0.0
+    return sum(vocabulary.get(word, 0) <= own for word in found) / len(found) if found else 0.0
 
 
 def answer_class(output: str, field: str, labels: Sequence[str]) -> str:
@@ -111,42 +146,37 @@ def answer_class(output: str, field: str, labels: Sequence[str]) -> str:
     return value if isinstance(value, str) and value in labels else INVALID
 
 
-def _count(text: str) -> float:
-    return float(len(words(text)))
+def _of_request(text: str, vocabulary: Mapping[str, int], own: int) -> list[float]:
+    found = words(text)
+    return [float(len(found)), float(len(text)), unknown_share(found, vocabulary, own)]
 
 
-def _slice_columns(train: Sequence[Row], records: Sequence[PredictionRecord]) -> list[Classes]:
-    logged = {name for record in records for name in record.slices}
-    names = sorted({name for row in train for name in row.slices} & logged)
+def _of_slices(slices: Mapping[str, str], known: Mapping[str, Container[str]]) -> list[str]:
+    given = [(slices.get(name), classes) for name, classes in known.items()]
     return [
-        Classes(
-            f"slice_{name}",
-            [row.slices.get(name, ABSENT) for row in train],
-            # A page shows them, and what production logs nobody has validated.
-            [redact(record.slices.get(name, ABSENT))[0] for record in records],
-        )
-        for name in names
+        ABSENT if value is None else value if value in classes else OTHER
+        for value, classes in given
     ]
 
 
-def _answer_length(train: Sequence[Row], records: Sequence[PredictionRecord]) -> Numbers:
-    return Numbers(
-        "answer_words",
-        [_count(row.answer) for row in train],
-        [_count(record.output) for record in records],
-    )
+class _OfAnswers:
+    """The columns of answers, of which classifiers give the same again and again."""
 
+    def __init__(self, labels: Mapping[str, Sequence[str]]) -> None:
+        self._labels = labels
+        self._seen: dict[str, list[float | str]] = {}
 
-def _class_columns(
-    train: Sequence[Row],
-    records: Sequence[PredictionRecord],
-    labels: Mapping[str, Sequence[str]],
-) -> list[Classes]:
-    return [
-        Classes(
-            f"predicted_{field}",
-            [answer_class(row.answer, field, allowed) for row in train],
-            [answer_class(record.output, field, allowed) for record in records],
-        )
-        for field, allowed in labels.items()
-    ]
+    def values(self, answer: str) -> list[float | str]:
+        if not self._labels:
+            return self._values(answer)
+        if answer not in self._seen:
+            self._seen[answer] = self._values(answer)
+        return self._seen[answer]
+
+    def _values(self, answer: str) -> list[float | str]:
+        rates = [not answer.strip(), is_refusal(answer)]
+        fields = [answer_class(answer, name, given) for name, given in self._labels.items()]
+        if fields:
+            rates.insert(0, INVALID in fields)
+        measured: list[float | str] = [*fields] if fields else [float(len(words(answer)))]
+        return [*measured, *(YES if rate else NO for rate in rates)]

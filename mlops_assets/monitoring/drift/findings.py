@@ -109,9 +109,10 @@ def decide(findings: Sequence[Finding], alpha: float) -> Verdict:
     return _overall(layers, by_name)
 
 
-def as_json(finding: Finding, verdict: Verdict) -> dict[str, Any]:
+def as_json(finding: Finding, verdict: Verdict, **more: Any) -> dict[str, Any]:
     """A finding in ``drift.json``, with the corrected p; a missing number is null."""
     values = asdict(finding) | {
+        **more,
         "p_corrected": verdict.corrected.get(finding.name, math.nan),
         "drifted": finding.name in verdict.drifted,
     }
