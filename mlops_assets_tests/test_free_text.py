@@ -23,11 +23,9 @@ from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
     EvalReportRef,
-    PredictionRecord,
     Row,
     SplitsRef,
     ValidatedRef,
-    read_rows,
     write_jsonl,
 )
 from mlops_assets.training.base_model import provide
