@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 LITELLM := .venv-litellm
+PROMETHEUS := .prometheus
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := -qq --require-hashes --no-deps
@@ -9,7 +10,7 @@ LOCKED := -qq --require-hashes --no-deps
 export MLOPS_HOME ?= $(CURDIR)/.mlops
 export MLOPS_PROFILE ?= tiny
 export DAGSTER_HOME := $(MLOPS_HOME)/dagster
-export PATH := $(BIN):$(PATH)
+export PATH := $(BIN):$(PATH):$(CURDIR)/$(PROMETHEUS)/usr/bin
 export PYTHONWARNINGS ?= ignore
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
@@ -29,7 +30,7 @@ run: $(VENV)/ready home ## the whole lineage on the shipped data, then its summa
 dev: $(VENV)/ready home ## Dagster UI (3000), daemon, MLflow UI (5000), approvals (3001)
 	@mlops dev
 
-test: $(VENV)/ready $(LITELLM)/ready ## the test suite on two workers, quick tests first
+test: $(VENV)/ready $(LITELLM)/ready prometheus ## the test suite on two workers, quick tests first
 	@PYTHONWARNINGS= python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/ready ## ruff, formatting, mypy --strict
@@ -48,7 +49,11 @@ lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements/
 	@python requirements/lock.py
 
 clean: ## delete the environments; MLOPS_HOME stays
-	rm -rf $(VENV) $(LITELLM)
+	rm -rf $(VENV) $(LITELLM) $(PROMETHEUS)
+
+.PHONY: prometheus
+prometheus:
+	@sh observability/fetch_prometheus.sh $(PROMETHEUS)
 
 .PHONY: home
 home:
