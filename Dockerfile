@@ -3,7 +3,9 @@
 #             --build-arg AUTHOR="$(git log -1 --format="%aE")" -t mlops-assets .
 # Run:    docker run --rm -v mlops-home:/home/mlops/state mlops-assets
 #
-# Two stages: the first has the compiler and pip's caches, the second only what runs.
+# observability/compose.yaml runs it with what watches it.
+#
+# Two stages: the first fetches and builds, the second has only what runs.
 FROM python:3.11.14-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
@@ -33,8 +35,10 @@ COPY data ./data
 COPY profiles ./profiles
 COPY prompts ./prompts
 COPY workspace.yaml dagster.yaml flags.yaml ./
-# The state, the rebuilt data and DVC's cache are what the unprivileged user may write.
+# The state, the rebuilt data and DVC's cache are what the unprivileged user may write, and where
+# observability/compose.yaml mounts the volume of Prometheus's key.
 RUN install -d -o mlops -m 0700 /home/mlops/state /home/mlops/state/dagster \
+ && install -d -o mlops -m 0755 /run/metrics-key \
  && install -o mlops -m 0600 dagster.yaml /home/mlops/state/dagster/dagster.yaml \
  && chown -R mlops data .dvc
 USER mlops

@@ -27,14 +27,15 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8000,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address; default: the setting `host` of `gateway`, loopback."),
+    ] = None,
 ) -> None:
-    """Serve what was approved on an OpenAI-compatible gateway, until Ctrl-C.
-
-    On loopback, unless the setting `host` of `gateway` says otherwise.
-    """
+    """Serve what was approved on an OpenAI-compatible gateway, until Ctrl-C."""
     from mlops_assets.serving.gateway.server import serve as run
 
-    run(Home.from_environment(), port)
+    run(Home.from_environment(), port, host)
 
 
 def chat(

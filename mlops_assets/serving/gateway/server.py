@@ -100,8 +100,9 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(home: Home, port: int) -> None:
-    """Serve what the ledger says until Ctrl-C or SIGTERM. Port 0 takes any that is free.
+def serve(home: Home, port: int, host: str | None = None) -> None:
+    """Serve what the ledger says until Ctrl-C or SIGTERM. Port 0 takes any that is free, no host
+    the one of the settings.
 
     Raises LineageError when a gateway of this home runs already, when the port is taken, or when
     the settings or the logs cannot be used.
@@ -109,7 +110,7 @@ def serve(home: Home, port: int) -> None:
     settings, files = Settings.of_profile(), ServingHome.of(home)
     home.prepare()
     log_as_json()
-    with files.only_gateway(), listen(settings.gateway.host, port) as listener:
+    with files.only_gateway(), listen(host or settings.gateway.host, port) as listener:
         if provide_first_key(files):
             typer.echo(f"A first API key lies in {files.first_key} (mode 0600).")
         url = address(listener)
