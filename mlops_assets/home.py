@@ -51,6 +51,11 @@ class Home:
         return self.root / "gate"
 
     @property
+    def feedback(self) -> Path:
+        """Segments of what users said of answers, as the gateway appends them."""
+        return self.root / "serving" / "feedback"
+
+    @property
     def ledger(self) -> Ledger:
         url = os.environ.get("MLOPS_LEDGER_URL") or f"sqlite:///{self.root / 'ledger.db'}"
         return Ledger(url)

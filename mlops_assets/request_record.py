@@ -15,6 +15,9 @@ OUTSIDE = "outside"
 of the canary, or it was meant for a candidate that was not there. So the champion's arm beside a
 canary is a fair control: users who were just as eligible, at the same time."""
 
+SIMULATED = "simulated"
+"""Release of records that no release answered, such as the shipped samples."""
+
 LEFT = 499
 """Status of a request whose caller left before the answer was complete."""
 

@@ -10,6 +10,13 @@ from mlops_assets.home import Home
 
 EXPERIMENT = "mlops-assets"
 ADDRESS = "MLFLOW_TRACKING_URI"
+LOCAL_UI = "http://127.0.0.1:5000"  # where `make dev` starts it
+
+
+def ui_address() -> str:
+    """Where people see what MLflow has: the tracking server, or the local UI."""
+    server = os.environ.get(ADDRESS, "")
+    return server.rstrip("/") if server.startswith("http") else LOCAL_UI
 
 
 @contextmanager

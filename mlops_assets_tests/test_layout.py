@@ -66,6 +66,7 @@ LINEAGE = {
     "release": {"promotion_decision"},
     "gateway": {"release"},
     "prediction_log": {"raw_dataset"},
+    "sampled_traces": {"prediction_log"},
     "drift_reference": {"dataset_splits"},
     "drift_report": {"prediction_log", "drift_reference"},
 }

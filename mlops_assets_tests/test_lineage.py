@@ -28,6 +28,7 @@ ASSETS = (
     "release",
     "gateway",
     "prediction_log",
+    "sampled_traces",
     "drift_reference",
     "drift_report",
 )

@@ -14,11 +14,13 @@ from mlops_assets.monitoring.drift import reference, verdict
 from mlops_assets.monitoring.drift.drift_page import shown
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
-from mlops_assets.monitoring.log import prediction_log, window
+from mlops_assets.monitoring.log import prediction_log, sampled_traces, window
+from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
 from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
-from mlops_assets.resources import Workspace
+from mlops_assets.resources import Workspace, table
+from mlops_assets.tracking import ui_address
 
 OWNERS = ["team:ml-platform"]
 PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
@@ -26,6 +28,10 @@ PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
 
 class PredictionLogConfig(PredictionLogSettings, dg.Config):
     """Settings of the prediction log, and when new traffic is looked at."""
+
+
+class TraceSampleConfig(TraceSampleSpec, dg.Config):
+    """Settings of the traces that MLflow shows."""
 
 
 class DriftReferenceConfig(ReferenceSpec, dg.Config):
@@ -62,6 +68,29 @@ def prediction_log_asset(
         data_version=dg.DataVersion(ref.artifact.digest),
         metadata=_log_metadata(ref, path, config.directory),
     )
+
+
+@dg.asset(
+    name="sampled_traces",
+    group_name="monitoring",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    code_version=code_digest(sampled_traces.__name__),
+)
+def sampled_traces_asset(
+    context: dg.AssetExecutionContext,
+    config: TraceSampleConfig,
+    workspace: Workspace,
+    prediction_log: PredictionLogRef,
+) -> dg.MaterializeResult[None]:
+    """A sample of the requests as traces in MLflow, with what users said of them.
+
+    Drawn by a hash of their ids, and those with votes besides; texts are redacted. Votes are
+    attached whenever they come. Nothing is written twice.
+    """
+    with workspace.stage(context) as store:
+        traced = sampled_traces.trace_sample(workspace.home, store, prediction_log, config)
+    return dg.MaterializeResult(metadata=_traces_metadata(traced))
 
 
 @dg.asset(
@@ -142,6 +171,21 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
     }
 
 
+def _traces_metadata(traced: sampled_traces.Traced) -> dict[str, Any]:
+    page = f"{ui_address()}/#/experiments/{traced.experiment}/traces"
+    columns = sampled_traces.TRACE_COLUMNS
+    metadata: dict[str, Any] = {
+        "written": len(traced.written),
+        "written_before": traced.known,
+        "votes_attached": traced.attached,
+        "traces": table(sampled_traces.trace_rows(traced, page), columns),
+        "from_store": not (traced.written or traced.attached),
+    }
+    if traced.experiment:
+        metadata["mlflow"] = dg.MetadataValue.url(page)
+    return metadata
+
+
 def _reference_metadata(ref: DriftReferenceRef) -> dict[str, Any]:
     summary = ref.artifact.summary
     return {
@@ -206,6 +250,6 @@ def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
 
 
 defs = dg.Definitions(
-    assets=[prediction_log_asset, drift_reference_asset, drift_report],
+    assets=[prediction_log_asset, sampled_traces_asset, drift_reference_asset, drift_report],
     sensors=[traffic_sensor, drift_sensor],
 )

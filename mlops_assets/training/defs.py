@@ -1,7 +1,6 @@
 """The assets of the stage `training`: the base model, and what it is tuned to."""
 
 import base64
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from mlops_assets.checks import TEMPLATE_FIDELITY, CheckResult, adapter_on_base,
 from mlops_assets.code_digest import code_digest
 from mlops_assets.refs import AdapterRef, BaseModelRef, SplitsRef
 from mlops_assets.resources import Cost, Tracking, Workspace
+from mlops_assets.tracking import ui_address
 from mlops_assets.training import base_model as base_models
 from mlops_assets.training import finetune as finetuning
 from mlops_assets.training.run_tables import cost_table, memory_table
@@ -21,7 +21,6 @@ from mlops_assets.training.template_fidelity import check_fidelity
 
 OWNERS = ["team:ml-platform"]
 SHOWN = 20  # rows that a failed check lists
-MLFLOW_UI = "http://127.0.0.1:5000"  # where `make dev` starts it
 
 
 class BaseModelConfig(BaseModelSpec, dg.Config):
@@ -170,9 +169,7 @@ def _trained_by(run: str) -> dg.MetadataValue[Any]:
 
 def _mlflow_link(ref: AdapterRef) -> dg.MetadataValue[Any]:
     experiment = ref.artifact.summary["mlflow_experiment"]
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    page = server.rstrip("/") if server.startswith("http") else MLFLOW_UI
-    return dg.MetadataValue.url(f"{page}/#/experiments/{experiment}/runs/{ref.mlflow_run}")
+    return dg.MetadataValue.url(f"{ui_address()}/#/experiments/{experiment}/runs/{ref.mlflow_run}")
 
 
 defs = dg.Definitions(assets=[base_model, lora_adapter], asset_checks=[template_fidelity])

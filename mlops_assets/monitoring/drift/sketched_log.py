@@ -33,12 +33,11 @@ from mlops_assets.monitoring.drift.sketches import (
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.log.window import PartRows, newest, read
 from mlops_assets.refs import DriftReferenceRef, PredictionLogRef
+from mlops_assets.request_record import SIMULATED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SIMULATED = "simulated"
-"""Release of records that no release has answered, such as the shipped samples."""
 COLUMNS = ("id", "release", "answered", "messages", "output", "slices")
 
 

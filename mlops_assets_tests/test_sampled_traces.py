@@ -1,0 +1,194 @@
+"""Sampled requests in a real MLflow, with what users said of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_assets.feedback_record import FeedbackRecord
+from mlops_assets.home import Home
+from mlops_assets.monitoring.log import sampled_traces
+from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
+from mlops_assets.monitoring.log.sampled_traces import Traced, newest_votes, trace_sample
+from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec, is_drawn
+from mlops_assets.refs import write_jsonl
+from mlops_assets.request_record import SHADOW, SIMULATED, RequestRecord
+from mlops_assets.tracking import mlflow_environment_kept, prepare_experiment
+
+EVERY = TraceSampleSpec(rate=1.0)
+NONE = TraceSampleSpec(rate=0.0)
+
+
+def request(number: int, **changes: Any) -> RequestRecord:
+    fields: dict[str, Any] = {
+        "id": f"chatcmpl-{number:032x}",
+        "timestamp": f"2026-11-22T10:{number // 60:02d}:{number % 60:02d}.500+00:00",
+        "release": "ab" * 32,
+        "messages": ({"role": "user", "content": f"Question {number} of ada@example.com"},),
+        "output": '{"answer": "write to bob@example.com"}',
+        "status": 200,
+        "tenant": "support",
+        "user": f"{number % 3:064x}",
+        "feature": "help/chat",
+        "model": "tickets",
+        "tokens_in": 7,
+        "tokens_out": 5,
+        "cost": 0.25,
+        "latency_ms": 1500.0,
+        "trace": "cd" * 16,
+        "slices": {"channel": "carl@example.com"},
+    }
+    return RequestRecord(**fields | changes)
+
+
+def vote(number: int, of: RequestRecord, score: float, **changes: Any) -> FeedbackRecord:
+    fields: dict[str, Any] = {
+        "id": f"vote-{number}",
+        "timestamp": f"2026-11-22T11:00:{number:02d}+00:00",
+        "request": of.id,
+        "score": score,
+        "user": of.user,
+    }
+    return FeedbackRecord(**fields | changes)
+
+
+class TracedHome:
+    """A home with an MLflow, into whose logs requests and votes are written."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.requests: list[RequestRecord] = []
+        self.votes: list[FeedbackRecord] = []
+
+    def run(self, spec: TraceSampleSpec = EVERY) -> Traced:
+        log = self.home.root / "serving" / "requests"
+        for folder, records in ((log, self.requests), (self.home.feedback, self.votes)):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_jsonl(folder / "00000001.jsonl", records)
+        ref = collect(self.home.store, PredictionLogSpec(directory=str(log)), Path("/"))
+        return trace_sample(self.home, self.home.store, ref, spec)
+
+    def traces(self, filter_string: str | None = None) -> dict[str, Any]:
+        """What MLflow's search, which its UI lists, finds: by the request's id."""
+        import mlflow
+
+        with mlflow_environment_kept():
+            experiment = prepare_experiment(self.home, sampled_traces.EXPERIMENT)
+            found = mlflow.MlflowClient().search_traces(
+                locations=[experiment], filter_string=filter_string
+            )
+        ids = [trace.info.client_request_id for trace in found]
+        assert len(ids) == len(set(ids))
+        return {str(id): trace for id, trace in zip(ids, found, strict=True)}
+
+
+@pytest.fixture
+def traced(tracked_home: Home) -> TracedHome:
+    return TracedHome(tracked_home)
+
+
+def test_a_trace_says_what_the_log_says_without_personal_data(traced: TracedHome) -> None:
+    told = request(1, experiment={"tone": "warm"})
+    traced.requests = [told, request(2, status=503, output="", error="engine_down", cost=0.0)]
+    assert len(traced.run().written) == 2
+    found = traced.traces()
+    trace = found[told.id]
+    (span,) = trace.data.spans
+    assert span.inputs == {"messages": [{"role": "user", "content": "Question 1 of [email]"}]}
+    assert span.outputs == {"answer": "write to [email]"}
+    assert (trace.info.request_preview, trace.info.state.value) == ("Question 1 of [email]", "OK")
+    assert (trace.info.execution_duration, trace.info.request_time % 60_000) == (1500, 0)
+    assert trace.info.token_usage["total_tokens"] == 12
+    tags = {name: value for name, value in trace.info.tags.items() if name.startswith("mlops.")}
+    assert tags == {
+        "mlops.release": "ab" * 32,
+        "mlops.arm": "champion",
+        "mlops.feature": "help/chat",
+        "mlops.status": "200",
+        "mlops.model": "tickets",
+        "mlops.slice.channel": "[email]",
+    }
+    assert trace.info.trace_metadata["mlops.w3c_trace"] == told.trace
+    assert trace.info.trace_metadata["mlflow.trace.user"] == told.user
+    assert found[request(2).id].info.state.value == "ERROR"
+    assert "example.com" not in traced.home.mlflow_database.read_bytes().decode("latin-1")
+    assert list(traced.traces("tags.`mlops.status` = '503'")) == [request(2).id]
+
+
+def test_nothing_is_written_twice(traced: TracedHome) -> None:
+    traced.requests = [request(number) for number in range(3)]
+    traced.votes = [vote(1, traced.requests[0], 1.0)]
+    first = traced.run()
+    assert (len(first.written), first.known, first.attached) == (3, 0, 1)
+    traced.requests.append(request(3))
+    again = traced.run()
+    assert ([row["id"] for row in again.written], again.known, again.attached) == (
+        [request(3).id],
+        3,
+        0,
+    )
+    assert len(traced.traces()) == 4
+
+
+def test_a_vote_is_attached_to_the_trace_of_an_earlier_run(traced: TracedHome) -> None:
+    """And the last one of several counts."""
+    asked = request(1)
+    traced.requests = [asked]
+    traced.run()
+    traced.votes = [
+        vote(1, asked, 1.0, comment="thanks, ada@example.com"),
+        vote(2, asked, 0.5, metric="resolved"),
+    ]
+    assert traced.run().attached == 2
+    traced.votes.append(vote(3, asked, 0.0, correction='{"answer": "ask dora@example.com"}'))
+    assert traced.run().attached == 2
+    assert traced.run().attached == 0
+    said = traced.traces()[asked.id].info.assessments
+    assert {
+        (each.name, each.valid, each.feedback.value, each.rationale, each.metadata["feedback_id"])
+        for each in said
+        if each.feedback
+    } == {
+        ("rating", False, 1.0, "thanks, [email]", "vote-1"),
+        ("resolved", True, 0.5, None, "vote-2"),
+        ("rating", True, 0.0, None, "vote-3"),
+    }
+    (correction,) = [each for each in said if each.expectation]
+    assert correction.expectation.value == '{"answer": "ask [email]"}'
+    assert {(each.source.source_type, each.source.source_id) for each in said} == {
+        ("HUMAN", asked.user)
+    }
+    assert list(traced.traces("feedback.rating = '0.0'")) == [asked.id]
+
+
+def test_which_requests_are_shown(traced: TracedHome) -> None:
+    requests = [request(number) for number in range(40)]
+    half = TraceSampleSpec(rate=0.5, max_drawn=8, max_judged=2)
+    drawn = [each.id for each in requests if is_drawn(each.id, half)]
+    others = [each for each in requests if each.id not in drawn]
+    assert 10 < len(drawn) < 30
+    traced.requests = [
+        *requests,
+        request(50, arm=SHADOW),
+        request(51, release=SIMULATED),
+    ]
+    traced.votes = [vote(number, each, 1.0) for number, each in enumerate(others[:4])]
+    expected = {*drawn[-8:], *(each.id for each in others[2:4])}
+    assert {row["id"] for row in traced.run(half).written} == expected
+    assert set(traced.traces()) == expected
+    other = half.model_copy(update={"seed": 8})
+    assert drawn != [each.id for each in requests if is_drawn(each.id, other)]
+
+
+def test_without_requests_of_users_mlflow_is_left_alone(home: Home) -> None:
+    traced = TracedHome(home)
+    traced.requests = [request(1, release=SIMULATED)]
+    assert traced.run() == Traced()
+    assert not home.mlflow_database.exists()
+
+
+def test_of_endless_votes_the_newest_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled_traces, "MOST_JUDGED", 3)
+    requests = [request(number) for number in range(5)]
+    votes = [vote(number, requests[number], 1.0) for number in (0, 1, 2, 3, 1, 4)]
+    assert list(newest_votes(votes)) == [requests[number].id for number in (3, 1, 4)]
