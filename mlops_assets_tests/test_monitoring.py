@@ -59,11 +59,12 @@ def test_the_shipped_samples(home: Home, tickets: list[Row], sample: str, expect
     directory = home.store.path(ref.artifact)
     report = json.loads((directory / verdict.REPORT).read_text())
     assert report["verdict"] == expected
-    assert len(report["columns"]) == 12
+    assert len(report["columns"]) == 13
     assert set(ref.columns) == {n for n, c in report["columns"].items() if c["drifted"]}
     if sample == "shifted":
-        assert {"words", "unknown_words", "slice_channel", "predicted_queue"} <= set(ref.columns)
-    page = (directory / verdict.PAGE).read_text()
+        expected_columns = {"words", "unknown_words", "request_embedding", "slice_channel"}
+        assert expected_columns | {"predicted_queue"} <= set(ref.columns)
+    page = (directory / verdict.DISTRIBUTIONS).read_text()
     # Evidently's part, with the tests that we named; it opens without a network.
     assert {text in page for text in ("chi-square", "K-S p_value")} == {True}
     assert {text in page for text in ("<script src=", "<link ")} == {False}

@@ -11,7 +11,7 @@ import mlops_assets
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import reference, verdict
-from mlops_assets.monitoring.drift.drift_page import shown
+from mlops_assets.monitoring.drift.drift_page import changes_text, table_rows
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.log import prediction_log, sampled_traces, window
@@ -212,11 +212,13 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
                 for name, each in report["layers"].items()
             }
         ),
-        "columns": _columns_table(report["columns"]),
+        "columns": _columns_table(table_rows(report)),
+        "changes": dg.MetadataValue.md(changes_text(report)),
         "effects": dg.MetadataValue.md(
             f"![effect of each column](data:image/png;base64,{picture})"
         ),
         "report": dg.MetadataValue.url((path / verdict.PAGE).as_uri()),
+        "distributions": _page(path / verdict.DISTRIBUTIONS),
         "json": dg.MetadataValue.path(str(path / verdict.REPORT)),
         "records": ref.records,
         **ref.versions.by_name(),
@@ -224,25 +226,17 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
     }
 
 
-def _columns_table(columns: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
-    records = [
-        dg.TableRecord(
-            {
-                "column": name,
-                "layer": values["layer"],
-                "kind": values["kind"],
-                "effect": shown(values["effect"]),
-                "p corrected": shown(values["p_corrected"]),
-                "psi": shown(values.get("psi")),
-                "drifted": values["drifted"],
-            }
-        )
-        for name, values in columns.items()
+def _page(path: Path) -> dg.MetadataValue[Any]:
+    if path.is_file():
+        return dg.MetadataValue.url(path.as_uri())
+    return dg.MetadataValue.text("none: too few records to draw")
+
+
+def _columns_table(rows: list[dict[str, str | bool]]) -> dg.TableMetadataValue:
+    kinds = [
+        (name, "bool" if isinstance(value, bool) else "string") for name, value in rows[0].items()
     ]
-    text = [
-        (name, "string") for name in ("column", "layer", "kind", "effect", "p corrected", "psi")
-    ]
-    return dg.MetadataValue.table(records, schema=_schema(*text, ("drifted", "bool")))
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=_schema(*kinds))
 
 
 def _schema(*columns: tuple[str, str]) -> dg.TableSchema:

@@ -1,146 +1,130 @@
-"""The drift report that people look at: our verdict above Evidently's distributions.
+"""The drift report for people: one HTML page that needs nothing beside itself, and one picture.
 
-Evidently draws the two distributions of every column. It decides by significance alone, so
-its headline can differ from our verdict: the page says which one counts. The page holds its
-scripts and fonts itself and opens without a network.
+The page shows what ``drift.json`` says and nothing else. It bears no date: the same report gives
+the same bytes on any day.
 """
 
-import html
-import os
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlops_assets.monitoring.drift.features import NUMERIC, Column
+from mlops_assets.html_pages import page_environment
+from mlops_assets.monitoring.drift.findings import LAYERS
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-CALM, ALARM, GREY = "#1a7f37", "#cf222e", "#6e7781"
-_COLOURS = {"drift": ALARM, "no_drift": CALM, "no_verdict": GREY}
-_TITLES = {"drift": "Drift", "no_drift": "No drift", "no_verdict": "No verdict"}
-
-_STYLE = """
-.verdict{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:24px auto;padding:0 16px;
- color:#1f2328}
-.verdict h1{font-size:26px;margin:0 0 4px}
-.verdict table{border-collapse:collapse;width:100%;margin:12px 0;
- font-variant-numeric:tabular-nums}
-.verdict th,.verdict td{text-align:right;padding:6px 10px;border-bottom:1px solid #d0d7de}
-.verdict th:first-child,.verdict td:first-child,.verdict .kind{text-align:left}
-.verdict tr.drifted td{background:#ffebe9}
-.verdict img{max-width:100%}
-.verdict small{color:#57606a}
-"""
+TEMPLATE = "drift_page.html.jinja"
+DRIFTED, CALM, GREY = "#dc2626", "#0d9488", "#64748b"
+DASH = "\N{EN DASH}"
+SMALLEST = 1e-4  # what is told apart from 0
 
 
-def write_page(
-    path: Path,
-    report: Mapping[str, Any],
-    columns: Sequence[Column],
-    reference: "pa.Table",
-    current: "pa.Table",
-) -> None:
-    """Write the page; without a verdict for want of records, only our part.
-
-    The tables are seeded samples of both sides, with a value of each column.
-    """
-    banner, spec = _banner(report), report["spec"]
-    if min(len(reference), len(current)) < min(spec["min_records"], spec["sample_rows"]):
-        page = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><body>{banner}</body></html>'
-    else:
-        with warnings.catch_warnings():
-            # Evidently still uses names that numpy and pandas have deprecated: not our news.
-            warnings.simplefilter("ignore")
-            page = _evidently(columns, reference, current, spec["alpha"])
-        page = page.replace("<body>", f"<body>{banner}", 1)
-        page = page.replace("<head>", "<head><title>Drift report</title>", 1)
-    path.write_text(page, encoding="utf-8")
+def write_page(path: Path, report: Mapping[str, Any], distributions: str) -> None:
+    """Write the page; ``distributions`` names Evidently's page beside it, if there is one."""
+    path.write_text(render(report, distributions), encoding="utf-8")
 
 
-def _evidently(
-    columns: Sequence[Column], reference: "pa.Table", current: "pa.Table", alpha: float
-) -> str:
-    # Evidently reports its use to a server unless this is set before it is imported.
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    names = [column.name for column in columns]
-    definition = DataDefinition(
-        numerical_columns=[column.name for column in columns if column.kind == NUMERIC],
-        categorical_columns=[column.name for column in columns if column.kind != NUMERIC],
-    )
-    frames = [
-        Dataset.from_pandas(side.select(names).to_pandas(), data_definition=definition)
-        for side in (current, reference)
-    ]
-    # The tests are named, because the default changes with the number of rows.
-    threshold = alpha / len(columns)
-    preset = DataDriftPreset(
-        columns=names,
-        num_method="ks",
-        cat_method="chisquare",
-        num_threshold=threshold,
-        cat_threshold=threshold,
-        drift_share=round(1 / len(columns) - 5e-4, 3),  # one column suffices; it is printed
-    )
-    text: str = Report([preset]).run(*frames).get_html_str(as_iframe=False)
-    return text
-
-
-def _banner(report: Mapping[str, Any]) -> str:
-    verdict, spec = report["verdict"], report["spec"]
-    rows = "".join(_row(name, values) for name, values in report["columns"].items())
-    return f"""<style>{_STYLE}</style><section class="verdict">
-<h1 style="color:{_COLOURS[verdict]}">{_TITLES[verdict]}</h1>
-<div>{html.escape(report["reason"])}</div>
-<table><tr><th>column</th><th class="kind">layer</th>
-<th class="kind">kind</th><th>effect</th><th>p</th>
-<th>p, corrected</th><th>PSI</th><th>reference</th><th>production</th><th>drifted</th></tr>
-{rows}</table>
-<small>A column drifts when its effect is at least {spec["min_effect"]} (a rate's
-{spec["min_rate_effect"]}) and its p value,
-corrected across the columns (Holm), is below {spec["alpha"]}. Effect: Kolmogorov-Smirnov
-distance for numbers, total variation distance for classes, both from 0 to 1. p: asymptotic
-Kolmogorov-Smirnov test, seeded permutation test. PSI is shown and decides nothing. This table
-is the verdict; Evidently's own, below, knows significance only.</small></section>"""
-
-
-def _row(name: str, values: Mapping[str, Any]) -> str:
-    numbers = "".join(
-        f"<td>{shown(values.get(key))}</td>" for key in ("effect", "p", "p_corrected", "psi")
-    )
-    return (
-        f'<tr class="{"drifted" if values["drifted"] else "calm"}"><td>{html.escape(name)}</td>'
-        f'<td class="kind">{values["layer"]}</td>'
-        f'<td class="kind">{values["kind"]}</td>{numbers}<td>{values["reference_n"]:,}</td>'
-        f"<td>{values['current_n']:,}</td><td>{'yes' if values['drifted'] else 'no'}</td></tr>"
+def render(report: Mapping[str, Any], distributions: str) -> str:
+    """The page's HTML."""
+    filters: dict[str, Callable[..., Any]] = {
+        "plain": plain,
+        "percent": percent,
+        "number": shown,
+        "sentence": sentence,
+    }
+    environment = page_environment(Path(__file__).parent, filters)
+    columns = report["columns"].values()
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        changes=report["changes"],
+        findings={name: [each for each in columns if each["layer"] == name] for name in LAYERS},
+        largest=largest(columns),
+        has_psi=_has_psi,
+        distributions=distributions,
     )
 
 
 def shown(value: float | None) -> str:
     """A number for people; a dash when it is missing."""
     if value is None:
-        return "-"
-    if 0 < value < 0.0001:
-        return "< 0.0001"
-    return f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+        return DASH
+    if 0 < value < SMALLEST:
+        return f"< {SMALLEST:f}".rstrip("0")
+    return f"{value:.4f}" if 0 < value < 0.01 else f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """A share as ``84.1%``."""
+    return f"{value:.1%}"
+
+
+def plain(value: int) -> str:
+    """A number with thousands separated."""
+    return f"{value:,}"
+
+
+def sentence(text: str) -> str:
+    """A phrase with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def changes_text(report: Mapping[str, Any]) -> str:
+    """What changed, as lines of Markdown; of each column that drifted what it was and is."""
+    drifted = [each for each in report["columns"].values() if each["drifted"]]
+    lines = [f"- **{each['name']}**: {each['detail']}" for each in drifted if each["detail"]]
+    new = ", ".join(each["word"] for each in report["changes"]["words"] if each["new"])
+    return "\n".join([*lines, *([f"- new words: {new}"] if new else [])]) or sentence(
+        report["reason"]
+    )
+
+
+def table_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
+    """The findings as rows of one table."""
+    return [
+        {
+            "column": each["name"],
+            "layer": each["layer"],
+            "effect": shown(each["effect"]),
+            "threshold": shown(each["min_effect"]),
+            "p corrected": shown(each["p_corrected"]),
+            "psi": shown(each.get("psi")),
+            "rows": f"{each['reference_n']:,} / {each['current_n']:,}",
+            "what": f"left out: {each['left_out']}" if each["left_out"] else each["detail"],
+            "drifted": each["drifted"],
+        }
+        for each in report["columns"].values()
+    ]
+
+
+def largest(columns: Iterable[Mapping[str, Any]]) -> float:
+    """What the bars' full width stands for."""
+    values = [value for each in columns for value in (each["effect"], 1.5 * each["min_effect"])]
+    return min(1.0, max((value for value in values if value is not None), default=1.0))
+
+
+def _has_psi(columns: Sequence[Mapping[str, Any]]) -> bool:
+    return any(each.get("psi") is not None for each in columns)
 
 
 def write_plot(path: Path, report: Mapping[str, Any]) -> None:
-    """A bar for each column's effect, with the threshold."""
+    """A bar for the effect of each column that takes part, with its threshold, by layer."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = list(report["columns"])[::-1]
-    effects = [report["columns"][name]["effect"] or 0.0 for name in names]
-    colours = [ALARM if report["columns"][name]["drifted"] else CALM for name in names]
-    figure = Figure(figsize=(7, 0.8 + 0.32 * max(len(names), 1)), layout="constrained")
+    taking_part = [each for each in report["columns"].values() if not each["left_out"]]
+    columns = sorted(taking_part, key=lambda each: LAYERS.index(each["layer"]))
+    height = 0.9 + 0.3 * max(len(columns), 1)
+    # The figure is not made through pyplot, whose state is shared between threads.
+    figure = Figure(figsize=(8, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.barh(names, effects, color=colours, height=0.6)
-    axes.axvline(report["spec"]["min_effect"], color=GREY, linestyle="--", linewidth=1)
-    axes.set_xlabel("distance from the training split (dashed: threshold)")
-    axes.set_xlim(0, max(0.2, *effects, report["spec"]["min_effect"] * 1.2) * 1.05)
+    for row, each in enumerate(columns):
+        colour = DRIFTED if each["drifted"] else CALM
+        axes.barh(row, each["effect"] or 0.0, color=colour, height=0.62)
+        axes.plot([each["min_effect"]] * 2, [row - 0.42, row + 0.42], color=GREY, linestyle=":")
+    axes.set_yticks(range(len(columns)), [f"{each['layer']}: {each['name']}" for each in columns])
+    axes.set(xlim=(0, largest(columns) * 1.05), ylim=(max(len(columns), 1) - 0.4, -0.6))
+    axes.set_xlabel("effect (dotted: threshold)")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    if not columns:
+        axes.text(0.5, 0.5, report["reason"], transform=axes.transAxes, ha="center", color=GREY)
+        axes.set_axis_off()
+    figure.savefig(path)

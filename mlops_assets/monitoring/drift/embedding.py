@@ -45,6 +45,14 @@ class Separation:
     current: "Vectors"
     """The same of production: the higher, the less the reference resembles it."""
 
+    @classmethod
+    def unknown(cls, reference: int, current: int) -> "Separation":
+        """Of so many texts of each side that could not be compared."""
+        import numpy as np
+
+        nowhere = [np.full(count, np.nan, np.float32) for count in (reference, current)]
+        return cls(math.nan, math.nan, *nowhere)
+
 
 def embedding_finding(
     name: str,
@@ -55,16 +63,21 @@ def embedding_finding(
     layer: str = DATA,
 ) -> Finding:
     """The finding on one text column, of embeddings as (texts, dimensions)."""
-    found = separate(reference, current, seed)
+    return as_finding(name, separate(reference, current, seed), min_effect, layer)
+
+
+def as_finding(name: str, apart: Separation, min_effect: float, layer: str) -> Finding:
+    """What two samples of texts lie apart, as the report has it."""
     return Finding(
         name=name,
         layer=layer,
         kind="embedding",
-        effect=found.effect,
+        effect=apart.effect,
         min_effect=min_effect,
-        p=found.p,
-        reference_n=len(reference),
-        current_n=len(current),
+        p=apart.p,
+        reference_n=len(apart.reference),
+        current_n=len(apart.current),
+        detail="meaning, by sentence embeddings",
     )
 
 
@@ -78,8 +91,7 @@ def separate(reference: "Vectors", current: "Vectors", seed: int) -> Separation:
     from scipy.stats import ks_2samp
 
     if not len(reference) or not len(current) or not _finite(reference, current):
-        nowhere = [np.full(len(side), np.nan, np.float32) for side in (reference, current)]
-        return Separation(math.nan, math.nan, *nowhere)
+        return Separation.unknown(len(reference), len(current))
     vectors = np.concatenate([reference, current]).astype(np.float32)
     sides = np.repeat(np.array([0, 1], np.float32), [len(reference), len(current)])
     random = np.random.default_rng(seed)

@@ -49,3 +49,21 @@ class DriftSpec(BaseModel):
         description="Rows of each side, drawn by seed, that the page shows the distributions of.",
     )
     seed: int = Field(7, ge=0, description="Seed of what is drawn and of the permutation tests.")
+    embedding_rows: int = Field(
+        400,
+        ge=100,
+        le=2_000,
+        description="Texts of each side, drawn by seed from the sample, whose embeddings are"
+        " compared.",
+    )
+    encoder: str = Field(
+        "",
+        max_length=4_096,
+        description="Directory of a sentence encoder in safetensors; empty takes the installed"
+        " package (extra `encoder`), and without one leaves text columns out (path).",
+    )
+    dagster_url: str = Field(
+        "http://127.0.0.1:3000",
+        pattern=r"^(https?://[^\s<>\"']+[^\s<>\"'/])?$",
+        description="Address of the Dagster UI that the page links to; empty for none.",
+    )

@@ -61,7 +61,7 @@ class TextEmbeddings:
     def __init__(self, store: ArtifactStore, directory: Path) -> None:
         self._store = store
         self._directory = directory
-        self._digest = _digest_of(directory)
+        self._digest = encoder_digest(directory)
         self._encoder: SentenceEncoder | None = None
 
     def of(self, texts: Sequence[str]) -> "NDArray[np.float32]":
@@ -109,7 +109,7 @@ class TextEmbeddings:
         return [by_text[text] for text in texts]
 
 
-def _digest_of(directory: Path) -> str:
+def encoder_digest(directory: Path) -> str:
     """Of all that decides what an encoder says: settings, tokenizer, weights, pooling."""
     files = sorted(
         path

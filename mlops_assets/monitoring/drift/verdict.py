@@ -14,7 +14,9 @@ from typing import Any
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import distances
+from mlops_assets.monitoring.drift.changes import Sides, describe, find_changes
 from mlops_assets.monitoring.drift.drift_page import write_page, write_plot
+from mlops_assets.monitoring.drift.evidently_page import write_evidently
 from mlops_assets.monitoring.drift.features import ABSENT, RATE, Column
 from mlops_assets.monitoring.drift.findings import Finding, Verdict, as_json, decide, too_few
 from mlops_assets.monitoring.drift.reference import (
@@ -26,9 +28,12 @@ from mlops_assets.monitoring.drift.reference import (
 from mlops_assets.monitoring.drift.sketched_log import log_sample, sketch_log
 from mlops_assets.monitoring.drift.sketches import Sketch, Sketches, size
 from mlops_assets.monitoring.drift.spec import DriftSpec
+from mlops_assets.monitoring.drift.text_columns import compare_texts
+from mlops_assets.monitoring.drift.text_embeddings import encoder_digest, find_encoder
 from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, Versions
 
 REPORT, PAGE, PLOT = "drift.json", "drift.html", "effects.png"
+DISTRIBUTIONS = "distributions.html"
 
 
 def report_drift(
@@ -38,15 +43,21 @@ def report_drift(
     spec: DriftSpec,
     more: Sequence[Finding] = (),
 ) -> DriftReportRef:
-    """Compare the log with the reference; write JSON, page and plot.
+    """Compare the log with the reference; write JSON, pages and plot.
 
-    ``more`` are findings of other layers, which count like ours.
+    ``more`` are findings of other layers, which count like ours. Raises LineageError when the
+    encoder that the settings name is none.
     """
+    encoder = find_encoder(spec.encoder)
     recipe = Recipe(
         kind="drift_report",
-        inputs={"reference": reference.artifact.digest, "log": log.artifact.digest},
+        inputs={
+            "reference": reference.artifact.digest,
+            "log": log.artifact.digest,
+            "encoder": encoder_digest(encoder) if encoder else "none",
+        },
         # What may follow from the verdict does not change it.
-        spec=spec.model_dump(mode="json", include=set(DriftSpec.model_fields))
+        spec=spec.model_dump(mode="json", include=set(DriftSpec.model_fields) - {"encoder"})
         | {"release": reference.release, "more": [repr(finding) for finding in more]},
         code_version=code_digest(__name__),
         libraries=("evidently", "scipy", *LIBRARIES),
@@ -54,20 +65,32 @@ def report_drift(
 
     def produce(directory: Path) -> dict[str, Any]:
         folder = store.path(reference.artifact)
-        sketched = sketch_log(store, log, reference, spec)
-        columns, known = read_known(folder).columns, read_reference(folder)
-        findings = [*compare(columns, known, sketched.sketches, spec), *more]
+        known, before = read_known(folder), read_reference(folder)
+        log_sketches = sketch_log(store, log, reference, spec)
+        now, records = log_sketches.sketches, log_sketches.records
+        sides = (
+            reference_sample(folder, spec.sample_rows),
+            log_sample(store, log_sketches, reference),
+        )
+        texts = compare_texts(
+            store, *sides, encoder, known.labels, min(records, reference.rows), spec
+        )
+        findings = [*compare(known.columns, before, now, spec), *texts.findings, *more]
         verdict = decide(findings, spec.alpha)
-        report = as_report(findings, verdict, spec, population_stability(known, sketched.sketches))
-        (directory / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False))
-        write_plot(directory / PLOT, report)
-        sides = reference_sample(folder, spec.sample_rows), log_sample(store, sketched, reference)
-        write_page(directory / PAGE, report, columns, *sides)
+        report = as_report(findings, verdict, spec, population_stability(before, now)) | {
+            "records": records,
+            "reference_rows": reference.rows,
+            "release": reference.release,
+            "versions": reference.versions.by_name(),
+            "sample": {"reference": len(sides[0]), "production": len(sides[1])},
+            "changes": find_changes(known, (before, now), sides, texts, verdict.drifted),
+        }
+        _write(directory, report, known.columns, sides)
         return {
             "verdict": verdict.verdict,
             "drifted": verdict.drifted,
             "layers": {name: layer.verdict for name, layer in verdict.layers.items()},
-            "records": sketched.records,
+            "records": records,
             "versions": asdict(reference.versions),
         }
 
@@ -120,8 +143,18 @@ def _compare(column: Column, reference: Sketch, current: Sketch, spec: DriftSpec
         p=p,
         reference_n=before,
         current_n=now,
+        detail=describe(column, reference, current),
         left_out=left_out,
     )
+
+
+def _write(
+    directory: Path, report: Mapping[str, Any], columns: Sequence[Column], sides: Sides
+) -> None:
+    (directory / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False))
+    write_plot(directory / PLOT, report)
+    drawn = write_evidently(directory / DISTRIBUTIONS, columns, *sides, report["spec"], PAGE)
+    write_page(directory / PAGE, report, DISTRIBUTIONS if drawn else "")
 
 
 def _ref(artifact: Artifact) -> DriftReportRef:
