@@ -12,12 +12,10 @@ Who leaves gets ``until``: approvals from before stay valid. Who is taken off th
 believed any more, in what was approved earlier neither.
 """
 
-import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +31,7 @@ from pydantic import (
 )
 
 from mlops_assets.artifacts import LineageError, atomic_write
+from mlops_assets.file_lock import exclusive_lock
 from mlops_assets.home import Home
 from mlops_assets.signing import PUBLIC_BYTES, decode
 
@@ -238,9 +237,6 @@ def render(approvers: Approvers) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-@contextmanager
-def _locked(home: Home) -> Iterator[None]:
+def _locked(home: Home) -> AbstractContextManager[None]:
     """Two who add at the same time do it one after the other."""
-    with (home.root / "approvers.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(home.root / "approvers.lock")

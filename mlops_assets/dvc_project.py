@@ -4,15 +4,14 @@ DVC needs no git: with ``core.no_scm`` any directory with a ``.dvc`` folder is a
 """
 
 import configparser
-import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlops_assets.artifacts import LineageError
+from mlops_assets.file_lock import exclusive_lock
 
 
 def has_remote(root: Path) -> bool:
@@ -28,13 +27,10 @@ def has_remote(root: Path) -> bool:
     return bool(settings.get("core", "remote", fallback=""))
 
 
-@contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
+def one_at_a_time(root: Path) -> AbstractContextManager[None]:
     """Let another run in this checkout finish its rebuild first: DVC would refuse the second."""
     prepare_private_folders(root)
-    with (root / ".dvc" / "tmp" / "rebuild.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(root / ".dvc" / "tmp" / "rebuild.lock")
 
 
 def run_dvc(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from mlops_assets.refs import GateRef, RegisteredModelRef
 from mlops_assets.statements import stamp
 from mlops_assets.verdicts import GATE, PASS, Criterion
 from mlops_assets_tests.releases import MODEL, build, make_bundle
+from mlops_assets_tests.waiting import wait_until
 
 REPORT: dict[str, Any] = {
     "items": 508,
@@ -114,9 +114,7 @@ def running_page(home: Home) -> Iterator[RunningPage]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            deadline = time.monotonic() + 60
-            while not server.started and time.monotonic() < deadline:
-                thread.join(0.01)
+            wait_until(lambda: server.started, "the page")
             yield RunningPage(url)
         finally:
             server.should_exit = True

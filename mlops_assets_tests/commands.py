@@ -70,7 +70,9 @@ def environment_for(home: Path) -> dict[str, str]:
     """What the Makefile exports, for a home of the test's own."""
     dagster_home = home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (dagster_home / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
+    settings = dagster_home / "dagster.yaml"
+    if not settings.exists():  # others may be reading it now
+        settings.write_bytes((PROJECT / "dagster.yaml").read_bytes())
     clean = {name: value for name, value in os.environ.items() if name not in (*OURS, *SERVICES)}
     ours = {"MLOPS_HOME": str(home), "DAGSTER_HOME": str(dagster_home)}
     return clean | ours | {"PYTHONWARNINGS": "ignore"}

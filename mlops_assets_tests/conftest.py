@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,20 @@ from xdist.scheduler import LoadScopeScheduling
 from mlops_assets.home import Home, run_lock
 from mlops_assets.refs import Versions
 from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job, run_command
+from mlops_assets_tests.made_once import made_once
 
 VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
 pytest_plugins = ["mlops_assets_tests.small_evaluation", "mlops_assets_tests.daemon"]
 
-LINEAGE_FILES = (
-    "test_bad_input",
-    "test_layout",
-    "test_lineage",
-    "test_reevaluation",
-    "test_served_model",
-    "test_web",
-)
+FIRST = "test_lineage"
+LONG = ("test_interruptions", "test_memoisation", "test_bad_input", "test_web")
+"""Files that take half a minute or more."""
 EVALUATION_FILES = ("test_answering", "test_evaluation", "test_report", "test_report_suites")
 
 
 class ByFile(LoadScopeScheduling):
-    """Gives a worker whole files, and one worker all the files that look at the lineage,
-    or at one evaluation.
+    """Gives a worker whole files, and one worker all the files that look at one evaluation.
 
     What a fixture took long to make is then made once. (xdist's own groups do not work with
     pytest 9.2: its issue 1386.)
@@ -44,10 +39,7 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0]).stem
-        for group in (LINEAGE_FILES, EVALUATION_FILES):
-            if file in group:
-                return group[0]
-        return file
+        return EVALUATION_FILES[0] if file in EVALUATION_FILES else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,15 +50,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: a mistake shows in seconds, not after a training.
 
-    On several workers the lineage goes first: it takes one of them half of the time.
+    Of several workers one makes the lineage meanwhile, and at the end none waits for another
+    that has just begun a long file.
     """
     shared = hasattr(config, "workerinput")
-    items.sort(
-        key=lambda item: (
-            shared and item.path.stem not in LINEAGE_FILES,
-            item.get_closest_marker("slow") is not None,
-        )
-    )
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        file, slow = item.path.stem, item.get_closest_marker("slow") is not None
+        return not (shared and file == FIRST), slow, not (shared and slow and file in LONG)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -103,11 +96,13 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: making one takes MLflow seven seconds."""
-    import mlflow
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder: Path) -> None:
+        import mlflow
+
+        mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -139,7 +134,7 @@ class Webhook(BaseHTTPRequestHandler):
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     Webhook.received = []
     with HTTPServer(("127.0.0.1", 0), Webhook) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         monkeypatch.setenv("MLOPS_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
         yield Webhook.received
@@ -197,7 +192,12 @@ class LineageRun:
 @pytest.fixture(scope="session")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> LineageRun:
     """The default profile's lineage, run cold by the real command."""
-    home = tmp_path_factory.mktemp("lineage") / "home"
-    first = execute_job("lineage", home=home)
-    assert first.code == 0, first.output
-    return LineageRun(home, first)
+
+    def make(folder: Path) -> None:
+        first = execute_job("lineage", home=folder / "home")
+        assert first.code == 0, first.output
+        (folder / "first.json").write_text(json.dumps(asdict(first)))
+
+    folder = made_once(tmp_path_factory, "lineage", make)
+    first = Finished(**json.loads((folder / "first.json").read_text()))
+    return LineageRun(folder / "home", first)

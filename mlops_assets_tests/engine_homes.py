@@ -1,8 +1,6 @@
 """A manager with a program of ours as its engine, for the tests of engines."""
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from mlops_assets.home import Home
 from mlops_assets.serving.engines.engine_manager import EngineManager, EngineState
 from mlops_assets.serving.engines.engine_spec import EngineSpec
 from mlops_assets.serving.gateway.upstream import Upstream
+from mlops_assets_tests.waiting import wait_beside
 
 QUICK = {
     "engine": "vllm",
@@ -81,11 +80,8 @@ async def switch(upstream: Upstream, always: str) -> None:
 
 async def until(manager: EngineManager, done: Callable[[EngineState], bool]) -> EngineState:
     """The first engine's state as soon as ``done`` says so of it."""
-    deadline = time.monotonic() + 20
-    while not (states := manager.state()) or not done(states[0]):
-        assert time.monotonic() < deadline, states
-        await asyncio.sleep(0.02)
-    return states[0]
+    await wait_beside(lambda: (states := manager.state()) and done(states[0]), "that state")
+    return manager.state()[0]
 
 
 def is_running(pid: int) -> bool:

@@ -18,6 +18,7 @@ from mlops_assets.serving.gateway.upstream import Upstream
 from mlops_assets.serving.gateway_spec import GatewaySpec
 from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets.serving.traffic.route import OneUpstream, Routes
+from mlops_assets_tests.waiting import wait_until
 
 MODEL = "support-tickets"
 RELEASE = "ab" * 32
@@ -92,7 +93,7 @@ def serve_gateway(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        _wait_until(lambda: server.started or not thread.is_alive())
+        wait_until(lambda: server.started or not thread.is_alive(), "the gateway")
         server.gateway = made[0]
         yield RunningGateway(files, address(listener), key, name, made[0], server)
     finally:
@@ -104,10 +105,3 @@ def serve_gateway(
 def _known(upstream: Upstream | None) -> Upstream:
     assert upstream is not None
     return upstream
-
-
-def _wait_until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.005)

@@ -3,7 +3,6 @@
 
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlops_assets.profiles import PROJECT
+from mlops_assets_tests.waiting import wait_until
 
 PROGRAMS = PROJECT / ".venv-litellm" / "bin"
 START_S = 120.0  # the proxy takes 6 s on an idle machine
@@ -34,19 +34,17 @@ def running(
             words, cwd=log.parent, env=clean | environment, stdout=stream, stderr=stream
         )
         try:
-            _await(ready, process, log)
+            wait_until(lambda: _answers(ready, process, log), ready, START_S)
             yield
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _await(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(address, timeout=5):  # noqa: S310
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.1)
-    raise AssertionError(f"{address} does not answer: {log.read_text()[-2000:]}")
+def _answers(address: str, process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    assert process.poll() is None, f"It ended: {log.read_text()[-2000:]}"
+    try:
+        with urllib.request.urlopen(address, timeout=5):  # noqa: S310
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False

@@ -5,11 +5,10 @@ import json
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import yaml
@@ -22,12 +21,10 @@ from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.engine_server import EngineProcess, EngineServer, free_port
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.serving_client import PATIENCE, Answer, Crowd, ask
+from mlops_assets_tests.waiting import wait_until
 
-PATIENT = 60.0
-"""Seconds for what takes one or two on a machine that does nothing else."""
 START = 120.0
 """Seconds in which a gateway is ready, on a machine that does other things too."""
-Found = TypeVar("Found")
 IMPATIENT = {"first_byte_timeout": 1.0, "chunk_timeout": 1.0, "total_timeout": 3.0}
 V1, V2, V3 = "release-1", "release-2", "release-3"
 """How engines are called that answer for a version."""
@@ -91,13 +88,13 @@ class ServingProcess:
     def wait_listening(self) -> None:
         """Wait until it says something of itself."""
         self.key = self.key or self.new_key("tests")
-        self.url = wait_for(self._read_url, START, "the gateway's address")
-        wait_for(lambda: self.health()[0] or None, START, "the gateway")
+        self.url = wait_until(self._read_url, "the gateway's address", START)
+        wait_until(lambda: self.health()[0], "the gateway", START)
 
     def wait_ready(self) -> None:
         """Wait until it answers."""
         self.wait_listening()
-        wait_for(lambda: self.health()[0] == 200 or None, START, "a ready gateway")
+        wait_until(lambda: self.health()[0] == 200, "a ready gateway", START)
 
     def new_key(self, name: str, *scopes: str) -> str:
         """A key for this gateway."""
@@ -218,16 +215,6 @@ def serving(
         yield gateway
 
 
-def wait_for(what: Callable[[], Found | None], seconds: float, name: str) -> Found:
-    """The first result that is not None. Raises TimeoutError that says what did not come."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := what()) is not None:
-            return found
-        time.sleep(0.02)
-    raise TimeoutError(f"{name} did not come within {seconds:.0f} s")
-
-
 def hosted(engine: EngineProcess | EngineServer) -> dict[str, Any]:
     """Settings of a gateway without patience, over an engine that runs already."""
     return IMPATIENT | {
@@ -255,9 +242,7 @@ def hammering(gateway: ServingProcess, clients: int = 64) -> Iterator[Crowd]:
 def since(crowd: Crowd) -> list[Answer]:
     """What users get in the next moments, questions that were under way left out."""
     begun = len(crowd.answers)
-    wait_for(
-        lambda: len(crowd.answers) > begun + 2 * crowd.clients or None, PATIENT, "more answers"
-    )
+    wait_until(lambda: len(crowd.answers) > begun + 2 * crowd.clients, "more answers")
     return crowd.answers[begun + crowd.clients :]
 
 

@@ -11,7 +11,6 @@ from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import approved_home, promote
 from mlops_assets_tests.serving_client import find_breach, is_clean
 from mlops_assets_tests.serving_process import (
-    PATIENT,
     QUICK,
     V1,
     ServingProcess,
@@ -19,10 +18,10 @@ from mlops_assets_tests.serving_process import (
     hosted,
     serving,
     since,
-    wait_for,
     who,
 )
 from mlops_assets_tests.test_gateway_state_faults import locked
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +44,7 @@ def gateway(
     """Version 1 is released to all."""
     home = approved_home(tmp_path_factory.mktemp("bad"))
     with serving(home, gateway=hosted(engine) | RARELY, release=WARY) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
+        wait_until(lambda: gateway.steps() == [RELEASED], "the first release")
         yield gateway
 
 
@@ -55,7 +54,7 @@ def begin(gateway: ServingProcess, engine: EngineServer) -> str:
     version = 2 + gateway.steps().count(ROLLED_BACK)
     promote(gateway.home, version, f"seed {version}")
     # The gateway's own word: the row is on the ledger a moment before the gateway heeds it.
-    wait_for(lambda: gateway.health()[1]["stage"] == CANARY or None, PATIENT, "the canary")
+    wait_until(lambda: gateway.health()[1]["stage"] == CANARY, "the canary")
     return f"release-{version}"
 
 
@@ -74,7 +73,7 @@ def test_what_users_get_takes_it_back(
     with hammering(gateway, 32) as crowd:
         assert who(since(crowd)) == {V1, name}
         engine.switch(by_model={name: reply})
-        wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, PATIENT, "the rollback")
+        wait_until(lambda: gateway.steps()[-1] == ROLLED_BACK, "the rollback")
         assert who(since(crowd)) == {V1}
     assert crowd.lost == 0
     wrong = [one for one in crowd.answers if find_breach(one, [V1, name])]
@@ -95,9 +94,9 @@ def test_a_ledger_that_cannot_be_written_holds_no_rollback_up(
     with hammering(gateway, 16) as crowd, locked(gateway.home.root / "ledger.db"):
         since(crowd)
         engine.switch(by_model={name: "error:500"})
-        wait_for(lambda: not gateway.health()[1]["candidate"] or None, PATIENT, "the rollback")
+        wait_until(lambda: not gateway.health()[1]["candidate"], "the rollback")
         assert who(since(crowd)) == {V1}
-    wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, PATIENT, "its row")
+    wait_until(lambda: gateway.steps() == [*steps, ROLLED_BACK], "its row")
     assert crowd.breaches([V1, name]) == []
     assert gateway.unlogged(crowd.answers) == []
 
@@ -117,12 +116,12 @@ def test_killed_before_the_rollback_is_written_the_next_gateway_writes_it(
     with hammering(gateway, 16) as crowd:
         with locked(gateway.home.root / "ledger.db"):
             engine.switch(by_model={name: "error:500"})
-            wait_for(lambda: taken_off(gateway) or None, PATIENT, "the rollback")
+            wait_until(lambda: taken_off(gateway), "the rollback")
             gateway.kill()
         engine.switch()
         begun = len(crowd.answers)
         gateway.start()
-        wait_for(lambda: gateway.steps() == [*steps, ROLLED_BACK] or None, PATIENT, "its row")
+        wait_until(lambda: gateway.steps() == [*steps, ROLLED_BACK], "its row")
         since(crowd)
     assert who(crowd.answers[begun:]) == {V1}
     assert gateway.unlogged(crowd.answers) == []

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mlops_assets_tests.commands import (
     script,
 )
 from mlops_assets_tests.conftest import LineageRun
+from mlops_assets_tests.waiting import wait_until
 
 
 def profile_with(folder: Path, asset: str, **settings: Any) -> str:
@@ -164,9 +164,7 @@ def test_a_second_run_at_the_same_time(home: Home) -> None:
     )
     try:
         lock = home.root / "run.lock"
-        deadline = time.monotonic() + 60
-        while not (lock.exists() and lock.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: lock.exists() and lock.read_text(), "the first run")
         second = execute_job("lineage", home=home.root)
         assert_one_clear_error(second, "is at work in", str(home.root), str(first.pid))
         assert first.poll() is None, "the first run goes on"

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mlops_assets.serving.rollout.desired_state import COPY, DesiredState
 from mlops_assets.serving.rollout.release_steps import begin, release_first
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.waiting import wait_until
 
 
 def ledger_file(home: Home) -> Path:
@@ -201,18 +201,11 @@ def test_whatever_goes_wrong_the_ledger_is_looked_at_again(
     try:
         with monkeypatch.context() as broken:
             broken.setattr(Ledger, "tip", lambda _: 1 // 0)
-            until(lambda: desired.problem is not None)
+            wait_until(lambda: desired.problem is not None)
             assert what(desired) == UNDER_WAY
         promote(served, 3, "c")
-        until(lambda: what(desired) == (1, 3, "waiting", 0))
+        wait_until(lambda: what(desired) == (1, 3, "waiting", 0))
     finally:
         desired.stop()
     assert desired.problem is None
     assert "ZeroDivisionError" in caplog.text
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

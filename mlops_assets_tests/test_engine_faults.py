@@ -13,7 +13,8 @@ from mlops_assets_tests.engine_replies import REFUSAL, REPLIES
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.served_homes import approved_home
 from mlops_assets_tests.serving_client import Answer, ask, find_breach, is_clean
-from mlops_assets_tests.serving_process import PATIENT, ServingProcess, hosted, serving, wait_for
+from mlops_assets_tests.serving_process import ServingProcess, hosted, serving
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +100,7 @@ def test_a_killed_engine_costs_clean_errors_until_it_is_back(
     assert crowd.lost == 0
     assert not crowd.answers[-1].acknowledged
     engine.start()
-    wait_for(lambda: gateway.ask("again?")[0].acknowledged or None, PATIENT, "an answer")
+    wait_until(lambda: gateway.ask("again?")[0].acknowledged, "an answer")
     assert gateway.unlogged(crowd.answers) == []
 
 
@@ -113,7 +114,7 @@ def test_a_frozen_engine_is_given_up_on_in_time(
         engine.thaw()
     assert [find_breach(one) for one in answers] == [None] * 8
     assert [one.status for one in answers] == [503] * 8
-    wait_for(lambda: gateway.ask("again?")[0].acknowledged or None, PATIENT, "an answer")
+    wait_until(lambda: gateway.ask("again?")[0].acknowledged, "an answer")
 
 
 def test_a_user_who_leaves_is_not_answered_further(
@@ -130,6 +131,6 @@ def test_a_user_who_leaves_is_not_answered_further(
 
     with pytest.raises(TimeoutError):
         asyncio.run(leave())
-    wait_for(lambda: engine.left > before or None, PATIENT, "the engine's notice")
+    wait_until(lambda: engine.left > before, "the engine's notice")
     (record,) = (one for one in gateway.records().values() if one["status"] == 499)
     assert record["messages"][-1]["content"].endswith("a b c d")

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mlops_assets_tests.engine_homes import answer, is_running, managing, until
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.releases import request
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.waiting import wait_beside
 
 pytestmark = pytest.mark.slow
 
@@ -79,10 +79,7 @@ def test_an_engine_dies_when_its_files_change_and_comes_back_with_them(
             state = await until(manager, lambda state: state.state == "tampered")
             assert "adapter_model.safetensors" in state.detail
             assert not manager.is_ready(upstream.release)
-            deadline = time.monotonic() + 5
-            while is_running(pid):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.01)
+            await wait_beside(lambda: not is_running(pid), "the engine's end")
             with pytest.raises(LineageError, match="adapter_model"):
                 await manager.ensure(entry)
             path.write_bytes(approved)

@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from mlops_assets_tests.engine_homes import answer, asked_of, is_running, managi
 from mlops_assets_tests.engine_program import install
 from mlops_assets_tests.engine_server import serve_engine
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -211,10 +211,7 @@ def test_a_killed_gateway_leaves_no_engine(home: Home, tmp_path: Path) -> None:
         engine = int(gateway.stdout.readline())
         assert is_running(engine)
         gateway.kill()
-    deadline = time.monotonic() + 10
-    while is_running(engine):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not is_running(engine), "the engine's end")
 
 
 def test_a_server_that_somebody_else_runs_is_asked_with_its_key(

@@ -13,6 +13,7 @@ from mlops_assets.profiles import PROJECT
 from mlops_assets.serving.traffic import flags as flag_names
 from mlops_assets.serving.traffic.flag_file import FlagFile
 from mlops_assets.serving.traffic.flags import Flags, make_flags
+from mlops_assets_tests.waiting import wait_until
 
 ALL = "flags: {canary: {state: ENABLED, variants: {in: true, out: false}, defaultVariant: in}}"
 NONE = ALL.replace("defaultVariant: in", "defaultVariant: out")
@@ -59,13 +60,6 @@ def watch() -> Iterator[Callable[[Path], Flags]]:
     for each in opened:
         each.close()
     api.clear_providers()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +111,16 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(
     flags = watch(file)
     assert flags.eligible("canary", "user", {})
     file.write_text(NONE)
-    wait_for(lambda: not flags.eligible("canary", "user", {}))
+    wait_until(lambda: not flags.eligible("canary", "user", {}))
     file.write_text(ALL + "}")
-    wait_for(lambda: "the last good flags stay in force" in caplog.text)
+    wait_until(lambda: "the last good flags stay in force" in caplog.text)
     assert not flags.eligible("canary", "another", {})
     assert flags.problem is not None
     file.unlink()
-    wait_for(lambda: "no such file" in caplog.text)
+    wait_until(lambda: "no such file" in caplog.text)
     caplog.set_level(logging.INFO)
     file.write_text(ALL)
-    wait_for(lambda: flags.eligible("canary", "third", {}))
+    wait_until(lambda: flags.eligible("canary", "third", {}))
     assert "are sound again" in caplog.text
     assert flags.problem is None
 
@@ -160,7 +154,7 @@ def test_a_missing_file_is_said_and_makes_nobody_eligible(
     assert not flags.eligible("canary", "user", {})
     assert "nobody is eligible" in caplog.text
     file.write_text(ALL)
-    wait_for(lambda: flags.eligible("canary", "user", {}))
+    wait_until(lambda: flags.eligible("canary", "user", {}))
 
 
 def test_the_shipped_flags_let_everybody_in() -> None:

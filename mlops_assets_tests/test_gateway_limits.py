@@ -1,7 +1,6 @@
 """What a key may use, what the gateway takes on, and how it says that it is enough."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from mlops_assets.serving.gateway.api_keys import ADMIN, CHAT, new_key
 from mlops_assets.serving.gateway.limits import Bucket
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
+from mlops_assets_tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,8 @@ def test_an_engine_that_is_too_slow_is_given_up(
         assert "[DONE]" not in answer.text
         assert answer.status_code == (200 if reply in ("stall", "trickle:0.15") else 503)
         assert gateway.records[-1]["status"] == 503
-        end = time.monotonic() + 5
-        while engine.left == left and reply != "trickle:0.15":
-            assert time.monotonic() < end, "the engine goes on for nobody"
-            time.sleep(0.01)
+        if reply != "trickle:0.15":
+            wait_until(lambda: engine.left > left, "the end of what the engine does for nobody")
 
 
 def test_a_caller_who_leaves_is_499_and_stops_the_engine(
@@ -165,10 +163,7 @@ def test_a_caller_who_leaves_is_499_and_stops_the_engine(
             ) as stream,
         ):
             next(event for event in stream if event.choices[0].delta.content)
-        end = time.monotonic() + 5
-        while not gateway.records or engine.left == left:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: gateway.records and engine.left > left, "the end of the request")
         record = gateway.records[-1]
         assert (record["status"], record["error"]) == (499, "client_closed_request")
         assert record["output"].startswith("/models/engine:")
@@ -183,10 +178,7 @@ def test_a_caller_who_gives_up_waiting_stops_the_engine_too(
     with serve_gateway(tmp_path, upstream_of(engine.url)) as gateway:
         with pytest.raises(requests.ReadTimeout):
             ask(gateway, timeout=0.2)
-        end = time.monotonic() + 5
-        while not gateway.records or engine.left == left:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: gateway.records and engine.left > left, "the end of the request")
         record = gateway.records[-1]
         assert (record["status"], record["tokens_out"]) == (499, 0)
         assert record["tokens_in"] == 3, "what was read for nobody counts"
@@ -201,8 +193,7 @@ def test_requests_in_flight_finish_when_the_gateway_stops(
         answers: list[requests.Response] = []
         asking = threading.Thread(target=lambda: answers.append(ask(gateway)))
         asking.start()
-        while not gateway.gateway.admission.in_flight:
-            time.sleep(0.005)
+        wait_until(lambda: gateway.gateway.admission.in_flight, "the request")
         gateway.server.handle_exit(15, None)
         assert requests.get(f"{gateway.url}/health", timeout=5).json()["status"] == "stopping"
         assert ask(gateway).json()["error"]["code"] == "stopping"
@@ -218,8 +209,7 @@ def test_what_does_not_finish_in_time_ends_with_an_error_and_no_silent_cut(
         answers: list[requests.Response] = []
         asking = threading.Thread(target=lambda: answers.append(ask(gateway, stream=True)))
         asking.start()
-        while not engine.asked or not gateway.gateway.admission.in_flight:
-            time.sleep(0.005)
+        wait_until(lambda: engine.asked and gateway.gateway.admission.in_flight, "the request")
         gateway.server.handle_exit(15, None)
         asking.join()
         assert "The gateway is stopping." in answers[0].text

@@ -15,7 +15,8 @@ from mlops_assets.home import Home
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import approved_home, promote
 from mlops_assets_tests.serving_client import find_breach
-from mlops_assets_tests.serving_process import PATIENT, ServingProcess, hosted, serving, wait_for
+from mlops_assets_tests.serving_process import ServingProcess, hosted, serving
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -79,12 +80,12 @@ def test_without_its_ledger_it_serves_what_it_knew(
     ledger = gateway.home.root / "ledger.db"
     before = gateway.health()[1]["release"]
     with outage(ledger):
-        wait_for(lambda: not gateway.reads_ledger() or None, PATIENT, "a word on the ledger")
+        wait_until(lambda: not gateway.reads_ledger(), "a word on the ledger")
         answers = gateway.ask(*(f"number {i}" for i in range(4)))
         assert [find_breach(one) for one in answers] == [None] * 4
         assert all(one.acknowledged for one in answers)
         assert gateway.health()[1]["release"] == before
-    wait_for(lambda: gateway.reads_ledger() or None, PATIENT, "the ledger's return")
+    wait_until(lambda: gateway.reads_ledger(), "the ledger's return")
     assert gateway.unlogged(answers) == []
 
 

@@ -12,6 +12,7 @@ from openfeature import api
 from mlops_assets.artifacts import LineageError
 from mlops_assets.serving.traffic.flags import Flags, make_flags
 from mlops_assets.serving.traffic.growthbook_flags import growthbook_provider
+from mlops_assets_tests.waiting import wait_until
 
 KEY = "sdk-test"
 FEATURES = {
@@ -45,7 +46,7 @@ class GrowthBook(BaseHTTPRequestHandler):
 def url() -> Iterator[str]:
     GrowthBook.up = True
     with ThreadingHTTPServer(("127.0.0.1", 0), GrowthBook) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -73,10 +74,7 @@ def test_a_server_that_is_down_makes_nobody_eligible_until_it_is_up(url: str) ->
     flags = Flags(growthbook_provider(url, KEY, retry_every=0.05), seconds=0.0)
     assert not flags.eligible("everybody", "user", {})
     GrowthBook.up = True
-    end = time.monotonic() + 10
-    while not flags.eligible("everybody", "user", {}):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: flags.eligible("everybody", "user", {}), "the features")
     GrowthBook.up = False
     assert flags.eligible("canary", "user", {"tenant": "acme"})  # the last known features
     flags.close()

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from mlops_assets_tests.small_training import (
     train,
     train_until_killed,
 )
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -271,8 +271,8 @@ def test_a_job_that_is_taken_away_goes_on_when_it_is_run_again(
         home.write_ref(asset, "earlier-run", dump_ref(ref))
 
     first = run_training_job(home.root)
-    while first.poll() is None and not any(home.store.checkpoints.glob("*/step-*")):
-        time.sleep(0.02)
+    begun = home.store.checkpoints
+    wait_until(lambda: first.poll() is not None or any(begun.glob("*/step-*")), "a checkpoint", 120)
     first.terminate()
     output, _ = first.communicate(timeout=120)
     assert first.returncode == INTERRUPTED == 75, output

@@ -1,9 +1,7 @@
 """The judge in a whole evaluation: report, page, records, and what is asked again."""
 
 import json
-import socket
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from mlops_assets.refs import AdapterRef, BaseModelRef, EvalReportRef
 from mlops_assets.verdicts import INCONCLUSIVE
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import VERSIONS
+from mlops_assets_tests.engine_server import free_port
 from mlops_assets_tests.judge_server import CALIBRATION, JudgeServer, serve_judge, write_calibration
 from mlops_assets_tests.small_evaluation import (
     LIBRARY_NOTES,
@@ -33,6 +32,7 @@ from mlops_assets_tests.small_evaluation import (
     make_tokenizer,
     put,
 )
+from mlops_assets_tests.waiting import wait_until
 
 # Libraries speaking of each other: peft to transformers, torch to torch.
 pytestmark = LIBRARY_NOTES
@@ -226,9 +226,7 @@ def test_settings_without_effect_on_the_words_ask_nothing_again(lab, server) -> 
 @pytest.mark.slow
 def test_a_real_server_whose_model_cannot_judge_gets_no_vote(lab, models, tmp_path) -> None:
     """`transformers serve` with a model that writes no JSON, let alone a verdict."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serve = [script("transformers"), "serve", str(models / "base"), "--host", "127.0.0.1"]
     with (tmp_path / "serve.log").open("w") as log:
         process = subprocess.Popen(
@@ -238,7 +236,7 @@ def test_a_real_server_whose_model_cannot_judge_gets_no_vote(lab, models, tmp_pa
             stderr=log,
         )
         try:
-            wait_until_healthy(process, f"http://127.0.0.1:{port}/health")
+            wait_until(lambda: is_healthy(process, f"http://127.0.0.1:{port}/health"), "the server")
             url, model = f"http://127.0.0.1:{port}/v1", str(models / "base")
             ref = lab.measure(judge_url=url, judge_model=model, judge_answer_tokens=16)
         finally:
@@ -251,12 +249,9 @@ def test_a_real_server_whose_model_cannot_judge_gets_no_vote(lab, models, tmp_pa
     assert section["spent"]["answer_tokens"] > 0
 
 
-def wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the server ended"
-        try:
-            if requests.get(url, timeout=1).ok:
-                return
-        except requests.RequestException:
-            time.sleep(0.1)
-    raise AssertionError("the server did not start")
+def is_healthy(process: subprocess.Popen[bytes], url: str) -> bool:
+    assert process.poll() is None, "the server ended"
+    try:
+        return requests.get(url, timeout=1).ok
+    except requests.RequestException:
+        return False

@@ -26,6 +26,7 @@ from mlops_assets_tests.engine_server import EngineServer, free_port, serve_engi
 from mlops_assets_tests.litellm_venv import program, running
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +69,7 @@ class Proxy:
 
     def eventually(self, user: str, release: str) -> None:
         """The user is answered by this release, within seconds."""
-        deadline = time.monotonic() + 10
-        while self.asked(user).model != release and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert self.asked(user).model == release
+        wait_until(lambda: self.asked(user).model == release, f"{release} for {user}")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import RELEASED
 from mlops_assets_tests.conftest import LineageRun
 from mlops_assets_tests.serving_client import Answer, is_clean
-from mlops_assets_tests.serving_process import PATIENT, ServingProcess, serving, wait_for
+from mlops_assets_tests.serving_process import ServingProcess, serving
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -45,10 +46,14 @@ def test_a_real_engine_is_killed_comes_back_and_is_not_served_when_changed(
     assert right
     first = engine_of(gateway)
     first.kill()
-    while not (asked := ask(gateway))[0].acknowledged:
-        answers += asked
+
+    def comes_back() -> bool:
+        answers.extend(asked := ask(gateway))
+        return asked[0].acknowledged
+
+    wait_until(comes_back, "another engine")
     assert engine_of(gateway) != first
-    answers += asked + ask(gateway)
+    answers += ask(gateway)
     assert all(one.text == right if one.acknowledged else is_clean(one) for one in answers)
     assert not all(one.acknowledged for one in answers), "it was away for seconds"
     assert gateway.steps() == [RELEASED]
@@ -60,9 +65,7 @@ def test_a_real_engine_is_killed_comes_back_and_is_not_served_when_changed(
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    wait_for(lambda: gateway.health()[0] == 503 or None, PATIENT, "its end")
+    wait_until(lambda: gateway.health()[0] == 503, "its end")
     refused = ask(gateway)
     assert [(one.status, is_clean(one)) for one in refused] == [(503, True)] * 8
-    wait_for(
-        lambda: not psutil.Process(gateway.process.pid).children() or None, PATIENT, "no engine"
-    )
+    wait_until(lambda: not psutil.Process(gateway.process.pid).children(), "the engine's end")

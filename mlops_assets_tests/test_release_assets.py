@@ -108,7 +108,7 @@ class Health(BaseHTTPRequestHandler):
 def running(home: Home) -> Iterator[str]:
     promote(home, 1, "a")
     with HTTPServer(("127.0.0.1", 0), Health) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         files = ServingHome.of(home)

@@ -13,7 +13,6 @@ from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.releases import MODEL, enlist
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_process import (
-    PATIENT,
     QUICK,
     ROLLBACK_S,
     V1,
@@ -24,9 +23,9 @@ from mlops_assets_tests.serving_process import (
     hosted,
     serving,
     since,
-    wait_for,
     who,
 )
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +44,7 @@ def gateway(engine: EngineProcess, home: Home) -> Iterator[ServingProcess]:
     """Version 1 is released, and a gateway serves it."""
     promote(home, 1, "a")
     with serving(home, gateway=hosted(engine) | ROOM, release=QUICK) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
+        wait_until(lambda: gateway.steps() == [RELEASED], "the first release")
         yield gateway
 
 
@@ -59,16 +58,16 @@ def test_released_step_by_step_and_rolled_back_by_hand(gateway: ServingProcess) 
     with hammering(gateway) as crowd:
         assert who(since(crowd)) == {V1}
         promote(gateway.home, 2, "b")
-        wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
+        wait_until(lambda: gateway.steps()[-1] == CANARY, "the canary")
         begun = len(crowd.answers)
-        wait_for(lambda: gateway.health()[1]["stage"] == CANARY or None, PATIENT, "its notice")
-        wait_for(lambda: gateway.steps()[-1] == RELEASED or None, PATIENT, "the release")
+        wait_until(lambda: gateway.health()[1]["stage"] == CANARY, "its notice")
+        wait_until(lambda: gateway.steps()[-1] == RELEASED, "the release")
         canary = crowd.answers[begun:]
-        wait_for(lambda: gateway.serves(2) or None, ROLLBACK_S, "version 2 for all")
+        wait_until(lambda: gateway.serves(2), "version 2 for all", ROLLBACK_S)
         assert who(since(crowd)) == {V2}
         assert status(gateway) == (RELEASED, 2)
         roll_back(gateway.home, "ada", "by hand", enlist(gateway.home, "ada").key)
-        wait_for(lambda: gateway.serves(1) or None, ROLLBACK_S, "version 1 again")
+        wait_until(lambda: gateway.serves(1), "version 1 again", ROLLBACK_S)
         assert who(since(crowd)) == {V1}
     assert status(gateway) == (ROLLED_BACK, 1)
     assert gateway.steps() == [RELEASED, SHADOW, CANARY, CANARY, RELEASED, ROLLED_BACK]

@@ -16,6 +16,7 @@ from mlops_assets.promotion.retention import trash
 from mlops_assets.promotion.spec import RetentionSpec
 from mlops_assets_tests.retention_rows import NOTHING_SPARED, lies, parts
 from mlops_assets_tests.submissions import build, make_submission
+from mlops_assets_tests.waiting import wait_until
 
 
 def test_nothing_is_deleted_while_a_run_is_at_work(home: Home) -> None:
@@ -27,8 +28,7 @@ def test_nothing_is_deleted_while_a_run_is_at_work(home: Home) -> None:
         time.sleep(30)
         os._exit(0)
     try:
-        while not (home.root / "held").exists():
-            time.sleep(0.01)
+        wait_until((home.root / "held").exists, "the run")
         with pytest.raises(LineageError, match="is at work"):
             prune(home, NOTHING_SPARED, delete=True)
         assert prune(home, NOTHING_SPARED, delete=False).plan.delete

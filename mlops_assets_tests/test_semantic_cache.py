@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mlops_assets.serving.caching.semantic_cache import SemanticCache, Worker
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 from mlops_assets_tests.small_encoder import make_encoder
+from mlops_assets_tests.waiting import wait_until
 
 WORDS = ("my", "router", "blinks", "red", "does", "the", "light", "why")
 QUESTION, SAME = "why does my router blinks red", "why does the router blinks red"
@@ -35,13 +35,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine() -> Iterator[EngineServer]:
     with serve_engine() as server:
         yield server
-
-
-def wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def ask(gateway: RunningGateway, *questions: str) -> tuple[str, str]:
@@ -63,7 +56,7 @@ def test_a_question_that_means_the_same_gets_the_same_answer(
     with serve_gateway(tmp_path, upstream, **settings, **more) as gateway:
         cache = gateway.gateway.cache.semantic
         assert cache is not None
-        wait(lambda: cache.ready)
+        wait_until(lambda: cache.ready, "the encoder")
         first = ask(gateway, QUESTION)
         assert first == ("miss", f"/models/engine: {QUESTION}")
         count = engine.count

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from mlops_assets_tests.engine_server import serve_engine
 from mlops_assets_tests.gateway_server import read_log
 from mlops_assets_tests.releases import MODEL
 from mlops_assets_tests.served_homes import promote
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -50,16 +50,15 @@ def serving(home: Home, engine: str, **settings: Any) -> Iterator[subprocess.Pop
 
 def wait_until_ready(home: Home) -> str:
     """The gateway's address, once it answers."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
+
+    def look() -> str:
         try:
             url = str(json.loads((home.root / "serving/gateway.json").read_bytes())["url"])
-            if requests.get(f"{url}/health", timeout=5).status_code == 200:
-                return url
+            return url if requests.get(f"{url}/health", timeout=5).status_code == 200 else ""
         except (FileNotFoundError, requests.ConnectionError):
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the gateway did not become ready")
+            return ""
+
+    return wait_until(look, "a ready gateway")
 
 
 def test_from_the_first_start_to_a_clean_end(home: Home) -> None:

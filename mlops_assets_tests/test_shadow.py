@@ -20,6 +20,7 @@ from mlops_assets_tests.gateway_server import (
     serve_gateway,
     upstream_of,
 )
+from mlops_assets_tests.waiting import wait_until
 
 CANDIDATE = "cd" * 32
 TOKENS = 1_000_000
@@ -77,10 +78,7 @@ class Serving:
         return "".join(part.choices[0].delta.content or "" for part in parts)
 
     def wait(self, **counts: int) -> None:
-        end = time.monotonic() + 10
-        while dict(self.gateway.gateway.shadow.counts) != counts:
-            assert time.monotonic() < end, self.gateway.gateway.shadow.counts
-            time.sleep(0.01)
+        wait_until(lambda: dict(self.gateway.gateway.shadow.counts) == counts, str(counts))
 
     @property
     def pairs(self) -> list[ShadowPair]:

@@ -11,7 +11,6 @@ from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import find_breach
 from mlops_assets_tests.serving_process import (
-    PATIENT,
     QUICK,
     V1,
     ServingProcess,
@@ -19,9 +18,9 @@ from mlops_assets_tests.serving_process import (
     hosted,
     serving,
     since,
-    wait_for,
     who,
 )
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -48,18 +47,18 @@ def tamper(home: Home, entry: LedgerEntry) -> None:
 def test_a_changed_byte_is_served_to_nobody(home: Home, engine: EngineServer) -> None:
     first = promote(home, 1, "a")
     with serving(home, gateway=hosted(engine), release=LASTING) as gateway:
-        wait_for(lambda: gateway.steps() == [RELEASED] or None, PATIENT, "the first release")
+        wait_until(lambda: gateway.steps() == [RELEASED], "the first release")
         second = promote(home, 2, "b")
         with hammering(gateway, 16) as crowd:
-            wait_for(lambda: gateway.steps()[-1] == CANARY or None, PATIENT, "the canary")
+            wait_until(lambda: gateway.steps()[-1] == CANARY, "the canary")
             since(crowd)
             tamper(home, second)
-            wait_for(lambda: gateway.steps()[-1] == ROLLED_BACK or None, PATIENT, "rollback")
+            wait_until(lambda: gateway.steps()[-1] == ROLLED_BACK, "rollback")
             assert who(since(crowd)) == {V1}
             assert crowd.breaches() == []
             assert not [one for one in crowd.answers if not one.acknowledged]
         tamper(home, first)
-        wait_for(lambda: gateway.health()[0] == 503 or None, PATIENT, "its end")
+        wait_until(lambda: gateway.health()[0] == 503, "its end")
         refuses(gateway, engine)
     gateway.start(ready=False)
     gateway.wait_listening()
@@ -73,10 +72,10 @@ def refuses(gateway: ServingProcess, engine: EngineServer) -> None:
     """Users get a clean error that says why, and the engine is not even asked."""
     asked = engine.count
 
-    def told() -> bool | None:
+    def told() -> bool:
         answers = gateway.ask("anybody?", "nobody?")
         assert [(one.status, find_breach(one)) for one in answers] == [(503, None)] * 2
-        return all(one.error and one.error["code"] == "release_withheld" for one in answers) or None
+        return all(one.error and one.error["code"] == "release_withheld" for one in answers)
 
-    wait_for(told, PATIENT, "the reason")
+    wait_until(told, "the reason")
     assert engine.count == asked

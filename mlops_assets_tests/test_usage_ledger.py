@@ -5,7 +5,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from mlops_assets.serving.accounting.usage_report import differences, print_usag
 from mlops_assets.serving.records import log_tail
 from mlops_assets.serving.records.log_tail import BEGINNING, Position, blocks
 from mlops_assets.serving.serving_home import ServingHome
+from mlops_assets_tests.waiting import wait_until
 
 DAY = "2026-11-22"
 
@@ -290,9 +290,7 @@ def test_a_killed_process_leaves_totals_that_add_up(ledger: UsageLedger) -> None
         command = [sys.executable, "-c", COUNT_SLOWLY, str(ledger.path.parent)]
         counted = _counted(ledger)
         with subprocess.Popen(command) as process:
-            deadline = time.monotonic() + 30
-            while _counted(ledger) == counted and time.monotonic() < deadline:
-                time.sleep(0.002)
+            wait_until(lambda: _counted(ledger) != counted, "its first totals")  # noqa: B023
             process.kill()
         totals, position = ledger.snapshot()
         assert BEGINNING != position != Position("00000001.jsonl", sum(map(len, lines)))

@@ -1,9 +1,8 @@
 """`make dev`: Dagster's web server with its daemon, MLflow's and the approval page."""
 
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psutil
@@ -13,6 +12,9 @@ import requests
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.conftest import LineageRun
+from mlops_assets_tests.engine_server import free_port
+from mlops_assets_tests.serving_process import START
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -30,27 +32,11 @@ SERVERS = ("dagster", "mlflow", "approvals")
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
-    """The first result that is not None, asked for a few times a second."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := what()) is not None:
-            return found
-        time.sleep(0.3)
-    raise TimeoutError
-
-
-def reachable(url: str) -> bool | None:
+def reachable(url: str) -> bool:
     try:
-        return requests.get(url, timeout=5).ok or None
+        return requests.get(url, timeout=5).ok
     except requests.RequestException:
-        return None
+        return False
 
 
 class Web:
@@ -81,9 +67,8 @@ def web(lineage: LineageRun, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     servers = Web(ports, process)
     try:
-        wait_for(lambda: reachable(f"{servers.dagster}/server_info"))
-        wait_for(lambda: reachable(servers.mlflow))
-        wait_for(lambda: reachable(servers.approvals))
+        for url in (f"{servers.dagster}/server_info", servers.mlflow, servers.approvals):
+            wait_until(partial(reachable, url), url, START)
         yield servers
     finally:
         process.terminate()
@@ -104,7 +89,7 @@ def test_a_run_launched_through_graphql_succeeds(web: Web) -> None:
         status = web.query(STATUS, id=launched["run"]["runId"])["runOrError"]["status"]
         return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
 
-    assert wait_for(ended) == "SUCCESS"
+    assert wait_until(ended, "the run's end", START) == "SUCCESS"
 
 
 def test_the_servers_listen_on_loopback_only(web: Web) -> None:

@@ -8,12 +8,11 @@ It listens on loopback alone; who needs it elsewhere puts a TLS proxy before it 
 ``MLOPS_APPROVAL_URL``. It knows no Dagster.
 """
 
-import fcntl
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ from mlops_assets.approval_requests import OPEN, Request, find_request, utc_now
 from mlops_assets.approval_standing import link_of, pending, standing
 from mlops_assets.approvers import read_approvers
 from mlops_assets.artifacts import LineageError
+from mlops_assets.file_lock import exclusive_lock
 from mlops_assets.home import Home
 from mlops_assets.ledger import REJECTED
 from mlops_assets.promotion import approval_page
@@ -247,12 +247,9 @@ def _outcome(answer: Answer) -> tuple[str, str]:
     return "Approved", f"{name} has your approval and waits for {answer.standing.missing} more."
 
 
-@contextmanager
-def _one_at_a_time(home: Home) -> Iterator[None]:
+def _one_at_a_time(home: Home) -> AbstractContextManager[None]:
     """Two clicks on one link come one after the other, and the second finds it used."""
-    with (home.root / "approval_decisions.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(home.root / "approval_decisions.lock")
 
 
 def _page(render: Callable[[str], str], status: int = 200) -> Response:

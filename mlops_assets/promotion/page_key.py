@@ -7,12 +7,12 @@ changed by people, and nobody but people replaces a key: what was decided by lin
 would be void. Until then no personal link is sent.
 """
 
-import fcntl
 import os
 from typing import TYPE_CHECKING
 
 from mlops_assets.approvers import approvers_file, is_under_review, read_approvers, set_link_key
 from mlops_assets.artifacts import LineageError
+from mlops_assets.file_lock import exclusive_lock
 from mlops_assets.home import Home
 from mlops_assets.signing import load_key, new_key, public_key
 
@@ -29,8 +29,7 @@ def page_key(home: Home) -> "Ed25519PrivateKey":
     """
     path = home.root / "approval_page_key.pem"
     home.prepare()
-    with (home.root / "approval_page.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with exclusive_lock(home.root / "approval_page.lock"):
         if not os.environ.get(VARIABLE) and not path.exists():
             new_key(path)
         key = load_key(None, path, VARIABLE)

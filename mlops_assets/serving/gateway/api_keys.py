@@ -5,21 +5,21 @@ round of SHA-256 is all the hashing that it needs. The file is private to its ow
 again whenever it changes: a revoked key is refused at the next request.
 """
 
-import fcntl
 import hashlib
 import hmac
 import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from mlops_assets.artifacts import LineageError, atomic_write
+from mlops_assets.file_lock import exclusive_lock
 
 logger = logging.getLogger(__name__)
 
@@ -191,15 +191,10 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-@contextmanager
-def _changing(path: Path) -> Iterator[None]:
+def _changing(path: Path) -> AbstractContextManager[None]:
     """One change of the file at a time."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = path.with_suffix(".lock")
-    lock.touch(mode=0o600)
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(path.with_suffix(".lock"))
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
