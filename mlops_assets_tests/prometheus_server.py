@@ -21,7 +21,7 @@ import yaml
 
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.engine_server import free_port
-from mlops_assets_tests.serving_process import PATIENT, wait_for
+from mlops_assets_tests.waiting import PATIENT, wait_until
 
 CONFIGURATION = PROJECT / "observability"
 RULES = CONFIGURATION / "prometheus/alerts.yml"
@@ -109,20 +109,20 @@ def _running(name: str, folder: Path, config: Any, words: list[str]) -> Iterator
         process = subprocess.Popen([program(name), *own, *words], stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(lambda: _is_ready(process, folder, url), PATIENT, name)
+        wait_until(lambda: _is_ready(process, folder, url), name)
         yield url
     finally:
         process.terminate()
         process.wait(PATIENT)
 
 
-def _is_ready(process: subprocess.Popen[bytes], folder: Path, url: str) -> bool | None:
+def _is_ready(process: subprocess.Popen[bytes], folder: Path, url: str) -> bool:
     assert process.poll() is None, (folder / "output").read_text()
     try:
         with urllib.request.urlopen(f"{url}/-/ready", timeout=10):  # noqa: S310
             return True
     except (urllib.error.URLError, ConnectionError):
-        return None
+        return False
 
 
 def _host(url: str) -> str:

@@ -18,8 +18,9 @@ from mlops_assets.serving.gateway.api_keys import METRICS
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.prometheus_server import alertmanager, prometheus, query
 from mlops_assets_tests.served_homes import approved_home
-from mlops_assets_tests.serving_process import PATIENT, V1, hosted, serving, wait_for
+from mlops_assets_tests.serving_process import V1, hosted, serving
 from mlops_assets_tests.shown_metrics import report_drift
+from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ class Watched:
 
     def attachment(self, title: str) -> dict[str, Any]:
         """The first message with this title, once it has come."""
-        return wait_for(lambda: self._find(title), PATIENT, f"a message {title!r}")
+        return wait_until(lambda: self._find(title), f"a message {title!r}")
 
     def _find(self, title: str) -> dict[str, Any] | None:
         sent = (one for body in self.told for one in body["attachments"])
@@ -69,14 +70,14 @@ def watched(tmp_path: Path, webhook: list[object]) -> Iterator[Watched]:
         server = stack.enter_context(
             prometheus(tmp_path / "prometheus", key, gateway=gateway.url, alertmanager=manager)
         )
-        wait_for(lambda: len(query(server, "up == 1")) == 2 or None, PATIENT, "both targets")
+        wait_until(lambda: len(query(server, "up == 1")) == 2, "both targets")
         yield Watched(home, engine, server, manager, webhook)
 
 
 def test_people_hear_of_a_dead_engine_and_of_drift_and_when_they_are_over(
     watched: Watched,
 ) -> None:
-    wait_for(lambda: query(watched.prometheus, "mlops_engine_up == 1") or None, PATIENT, "metrics")
+    wait_until(lambda: query(watched.prometheus, "mlops_engine_up == 1"), "metrics")
     assert not watched.firing() & {"GatewayDown", "EngineDown", "DriftDetected"}
 
     watched.engine.kill()
@@ -90,7 +91,7 @@ def test_people_hear_of_a_dead_engine_and_of_drift_and_when_they_are_over(
     assert drifted["color"] == "warning"
 
     # That it is restarted again and again follows from that.
-    wait_for(lambda: "EngineRestarts" in watched.kept_back() or None, PATIENT, "the inhibition")
+    wait_until(lambda: "EngineRestarts" in watched.kept_back(), "the inhibition")
 
     watched.engine.start()
     report_drift(watched.home, verdict="no_drift")

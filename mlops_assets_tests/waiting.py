@@ -11,7 +11,9 @@ PAUSE = 0.01
 Found = TypeVar("Found")
 
 
-def wait_until(look: Callable[[], Found], what: str = "it", seconds: float = PATIENT) -> Found:
+def wait_until(
+    look: Callable[[], Found | None], what: str = "it", seconds: float = PATIENT
+) -> Found:
     """The first result that is true. Raises TimeoutError that says what did not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -21,7 +23,7 @@ def wait_until(look: Callable[[], Found], what: str = "it", seconds: float = PAT
     return found
 
 
-async def wait_beside(look: Callable[[], Found], what: str = "it") -> Found:
+async def wait_beside(look: Callable[[], Found | None], what: str = "it") -> Found:
     """As ``wait_until``, in a coroutine: others go on meanwhile."""
     deadline = time.monotonic() + PATIENT
     while not (found := look()):
