@@ -154,6 +154,13 @@ def test_a_complete_segment_is_compacted_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "store" / LOG_PART).iterdir())) == 4
 
 
+def test_a_tail_that_is_torn_later_is_counted(tmp_path: Path) -> None:
+    """Though it adds no row to the part."""
+    assert collect(tmp_path, lines(1))[0].unreadable == 0
+    ref, ids = collect(tmp_path, lines(1) + b'{"id": "p2", "mess')
+    assert (ids, ref.unreadable) == (["p1"], 1)
+
+
 def test_what_is_appended_later_is_another_log(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     first = make_log(store, tmp_path, [record(1)])

@@ -55,7 +55,11 @@ def collect(store: ArtifactStore, spec: PredictionLogSpec, project: Path) -> Pre
     parts = [compact(store, segment) for segment in segments]
     recipe = Recipe(
         kind="prediction_log",
-        inputs={s.path.name: part.digest for s, part in zip(segments, parts, strict=True)},
+        inputs={
+            **{s.path.name: part.digest for s, part in zip(segments, parts, strict=True)},
+            # A torn tail changes the segment and not its part.
+            **{f"segment {s.path.name}": s.sha256 for s in segments},
+        },
         spec={"max_records": spec.max_records},
         code_version=code_digest(__name__),
         libraries=("pyarrow",),
