@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import LineageError
 from mlops_assets.refs import (
     AdapterRef,
@@ -34,6 +35,7 @@ Ref = (
     | DecisionRef
     | PredictionLogRef
     | DriftReferenceRef
+    | AnswerQualityRef
     | DriftReportRef
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Ref.__args__}

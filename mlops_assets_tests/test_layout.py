@@ -68,7 +68,8 @@ LINEAGE = {
     "prediction_log": {"raw_dataset"},
     "sampled_traces": {"prediction_log"},
     "drift_reference": {"dataset_splits"},
-    "drift_report": {"prediction_log", "drift_reference"},
+    "answer_quality": {"prediction_log"},
+    "drift_report": {"prediction_log", "drift_reference", "answer_quality"},
 }
 
 

@@ -29,6 +29,7 @@ ASSETS = (
     "gateway",
     "prediction_log",
     "sampled_traces",
+    "answer_quality",
     "drift_reference",
     "drift_report",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 import mlops_assets
+from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import reference, verdict
@@ -17,6 +18,8 @@ from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.log import prediction_log, sampled_traces, window
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
+from mlops_assets.monitoring.quality.answer_quality import read_findings
+from mlops_assets.monitoring.quality.defs import answer_quality_asset
 from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
 from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace, table
@@ -134,16 +137,19 @@ def drift_report(
     workspace: Workspace,
     drift_reference: DriftReferenceRef,
     prediction_log: PredictionLogRef,
+    answer_quality: AnswerQualityRef,
 ) -> dg.MaterializeResult[DriftReportRef]:
-    """Whether production still resembles what the release was trained on.
+    """Whether production still resembles what the release was trained on, and answers as well.
 
     Compares what is asked (lengths, vocabulary, slices) and what is answered (class mix or
-    length, refusals, empty and invalid answers) with the reference. A column has drifted when
+    length, refusals, empty and invalid answers) with the reference, and takes in the
+    findings of answer quality. A column has drifted when
     its effect reaches the threshold and its significance survives correction across all
     columns. Too few records give no verdict.
     """
     with workspace.stage(context) as store:
-        ref = verdict.report_drift(store, drift_reference, prediction_log, config)
+        worse = read_findings(store, answer_quality)
+        ref = verdict.report_drift(store, drift_reference, prediction_log, config, worse)
         metadata = _drift_metadata(store, ref)
     return dg.MaterializeResult(
         value=ref, data_version=dg.DataVersion(ref.artifact.digest), metadata=metadata
@@ -244,6 +250,12 @@ def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
 
 
 defs = dg.Definitions(
-    assets=[prediction_log_asset, sampled_traces_asset, drift_reference_asset, drift_report],
+    assets=[
+        prediction_log_asset,
+        sampled_traces_asset,
+        answer_quality_asset,
+        drift_reference_asset,
+        drift_report,
+    ],
     sensors=[traffic_sensor, drift_sensor],
 )

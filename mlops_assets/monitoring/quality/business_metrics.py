@@ -87,51 +87,70 @@ def _vote(metric: str, one: Judged) -> float | None:
     return one.votes.get(metric)
 
 
-def _of_answer(number: Callable[[Judged], float], one: Judged) -> float | None:
-    return number(one) if one.asked.answered else None
+def _answered(number: Callable[[Judged], float]) -> Number:
+    """The number of answers alone."""
+    return lambda one: number(one) if one.asked.answered else None
 
 
-def _answers(
-    name: str, unit: str, number: Callable[[Judged], float], margin: str, **more: object
-) -> Metric:
-    return Metric(name, unit, partial(_of_answer, number), margin, **more)  # type: ignore[arg-type]
-
+UNTIMED, UNCORRECTED = "no answer's time was recorded", "no answer was corrected"
+_latency = _answered(lambda one: one.asked.latency_ms)
 
 METRICS = (
     Metric("failed", SHARE, lambda one: float(one.asked.status >= FAILED), "failure_margin"),
     Metric("given_up", SHARE, lambda one: float(one.asked.status == LEFT), "failure_margin"),
-    *(
-        _answers(
-            *(name, MS, lambda one: one.asked.latency_ms, "excess_margin"),
-            beyond=share,
-            if_unused="no answer's time was recorded",
-        )
-        for name, share in (("latency/p50", 0.5), ("latency/p95", 0.95))
-    ),
-    _answers(
-        *("cost", MONEY, lambda one: one.asked.cost, "excess_margin"),
+    Metric("latency/p50", MS, _latency, "excess_margin", beyond=0.5, if_unused=UNTIMED),
+    Metric("latency/p95", MS, _latency, "excess_margin", beyond=0.95, if_unused=UNTIMED),
+    Metric(
+        "cost",
+        MONEY,
+        _answered(lambda one: one.asked.cost),
+        "excess_margin",
         beyond=0.5,
         if_unused="no answer had a price",
     ),
-    _answers(
-        *("tokens_out", TOKENS, lambda one: float(one.asked.tokens_out), "excess_margin"),
+    Metric(
+        "tokens_out",
+        TOKENS,
+        _answered(lambda one: float(one.asked.tokens_out)),
+        "excess_margin",
         beyond=0.5,
         if_unused="no answer's tokens were counted",
     ),
-    _answers(
-        *("cached", SHARE, lambda one: float(bool(one.asked.cached)), "cache_margin"),
+    Metric(
+        "cached",
+        SHARE,
+        _answered(lambda one: float(bool(one.asked.cached))),
+        "cache_margin",
         fewer_is_worse=True,
         if_unused="no answer came from the cache",
     ),
-    _answers("corrected", SHARE, lambda one: float(one.corrected), "feedback_margin", at_will=True),
-    _answers("made_again", SHARE, lambda one: float(one.again), "feedback_margin", at_will=True),
-    _answers(
-        *("contradicted", SHARE, lambda one: float(one.contradicted), "feedback_margin"),
+    Metric(
+        "corrected",
+        SHARE,
+        _answered(lambda one: float(one.corrected)),
+        "feedback_margin",
+        at_will=True,
+        if_unused=UNCORRECTED,
+    ),
+    Metric(
+        "made_again",
+        SHARE,
+        _answered(lambda one: float(one.again)),
+        "feedback_margin",
+        at_will=True,
+    ),
+    Metric(
+        "contradicted",
+        SHARE,
+        _answered(lambda one: float(one.contradicted)),
+        "feedback_margin",
         layer=CONCEPT,
         at_will=True,
-        if_unused="no answer was corrected",
+        if_unused=UNCORRECTED,
     ),
 )
+"""Those that every log has. What users say of the answers that they correct at all is concept, how
+often they do is business: the first is 0 where corrections only repeat the answer."""
 
 
 def metrics_of(requests: Iterable[Judged]) -> list[Metric]:
@@ -182,10 +201,10 @@ def compare(
     limit = None if metric.beyond is None else metric.value(baseline)
     ours, theirs = metric.losses(current, limit), metric.losses(baseline, limit)
     users = min(count_users(ours), count_users(theirs))
-    if metric.at_will and users < spec.min_users:
-        return replace(finding, left_out=too_few(users, spec.min_users, "users"))
     if users < spec.min_users:
-        ours, theirs = _anonymous(ours), _anonymous(theirs)
+        ours, theirs = _of_the_same(ours, theirs)
+        if metric.at_will or min(len(ours), len(theirs)) < fewest:
+            return replace(finding, left_out=too_few(users, spec.min_users, "users"))
     return replace(
         finding,
         effect=max(0.0, mean_loss(ours) - mean_loss(theirs)),
@@ -194,6 +213,9 @@ def compare(
     )
 
 
-def _anonymous(losses: Sequence[Loss]) -> list[Loss]:
-    """Each request as one of a user of its own."""
-    return [("", loss) for _, loss in losses]
+def _of_the_same(ours: Sequence[Loss], theirs: Sequence[Loss]) -> tuple[list[Loss], list[Loss]]:
+    """The requests of users who stand on both sides, each as one of nobody in particular: with
+    the same few users before and now, what is peculiar to them makes no difference."""
+    both = {user for user, _ in ours} & {user for user, _ in theirs}
+    now, before = ([("", one) for user, one in side if user in both] for side in (ours, theirs))
+    return now, before

@@ -121,15 +121,12 @@ def deciding(
 
 
 def compare_with_report(
-    slices: Sequence[LabelledSlice],
-    measured: TestScores,
-    fields: Sequence[str],
-    spec: QualitySpec,
-    now: datetime,
+    slices: Sequence[LabelledSlice], measured: TestScores, spec: QualitySpec, now: datetime
 ) -> list[Finding]:
     """Whether the answers are right less often than the release's evaluation report promised."""
     one, why = deciding(slices, spec, now)
-    return [_compare(name, one, why, measured, spec) for name in _judges(fields)]
+    names = tuple(measured.shares) or (EXACT,)
+    return [_compare(name, one, why, measured, spec) for name in names]
 
 
 def _compare(
@@ -137,7 +134,7 @@ def _compare(
 ) -> Finding:
     promised = measured.shares.get(name)
     if promised is None:
-        why = why or f"the release's evaluation report does not tell its {name}"
+        why = why or "the release's evaluation report is not in the store"
     scores = one.scores[name] if one else ()
     finding = Finding(
         name=f"labelled/{name}",

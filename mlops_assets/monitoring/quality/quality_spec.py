@@ -28,11 +28,17 @@ class QualitySpec(BaseModel):
         50, ge=10, le=20_000, description="Fewer votes of a metric, on either side, say nothing."
     )
     min_users: int = Field(
-        5,
+        10,
         ge=2,
         le=1_000,
-        description="Votes, corrections and repeated questions of fewer users, on either side, say"
-        " nothing; failures and times are then counted by request.",
+        description="Fewer users, on either side, say nothing by votes, corrections and repeated"
+        " questions; failures, times and cost then count where the same users asked before.",
+    )
+    again_minutes: float = Field(
+        5.0,
+        gt=0,
+        le=1_440,
+        description="Within this time the same question of the same user asks for another answer.",
     )
     failure_margin: float = Field(
         0.02, ge=0.001, le=1, description="More of the requests that fail or are given up on."

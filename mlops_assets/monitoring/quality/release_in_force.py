@@ -34,6 +34,8 @@ class TestScores:
     items: int = 0
     shares: Mapping[str, float] = field(default_factory=dict)
     """``exact_match``, and ``accuracy/FIELD`` of each field."""
+    fields: tuple[str, ...] = ()
+    """Of the answers; none where they are free text."""
 
 
 def find_in_force(store: ArtifactStore, entries: Sequence[LedgerEntry], model: str) -> InForce:
@@ -55,7 +57,8 @@ def read_scores(store: ArtifactStore, report: Artifact | None) -> TestScores:
         f"accuracy/{name}": scores["accuracy"][MEASURED]
         for name, scores in content["fields"].items()
     }
-    return TestScores(content["items"], {"exact_match": content["exact_match"][MEASURED], **fields})
+    shares = {"exact_match": content["exact_match"][MEASURED], **fields}
+    return TestScores(content["items"], shares, tuple(content["fields"]))
 
 
 def _report(store: ArtifactStore, entries: Sequence[LedgerEntry], release: str) -> Artifact | None:

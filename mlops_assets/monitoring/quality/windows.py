@@ -55,12 +55,16 @@ class LoggedRequests:
     """The newest rows of the prediction log, read once."""
 
     def __init__(self, store: ArtifactStore, log: PredictionLogRef) -> None:
+        self._store, self._rows = store, newest(store, log)
+        table = self.read(["arm", *Asked.__slots__])
+        self._table = None if table is None else _that_count(table)
+
+    def read(self, columns: Sequence[str]) -> Any:
+        """Every row, with these columns of the log's parts; None where the log is empty."""
         import pyarrow as pa
 
-        self._store, self._rows = store, newest(store, log)
-        columns = ["arm", *Asked.__slots__]
-        tables = [read(store, rows, columns) for rows in self._rows]
-        self._table = _that_count(pa.concat_tables(tables)) if tables else None
+        tables = [read(self._store, rows, columns) for rows in self._rows]
+        return pa.concat_tables(tables) if tables else None
 
     def of(self, releases: Collection[str] | None, most: int) -> list[Asked]:
         """The newest ``most`` requests that these releases were asked; None stands for all."""

@@ -1,0 +1,57 @@
+"""Answers that their user asked for again: the same question, within minutes.
+
+Nobody says so by a vote; the log shows it. A request that failed and was sent again is none.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = ("id", "timestamp", "answered", "user", "messages")
+"""Of the log's parts, that are read."""
+
+
+@dataclass(frozen=True)
+class Regeneration:
+    """An answer, and the one that was asked for in its place."""
+
+    first: str
+    """Id of the request whose answer was not kept."""
+    second: str
+    user: str
+    seconds: float
+    """Between the two."""
+
+
+def find_regenerations(requests: "pa.Table", minutes: float) -> list[Regeneration]:
+    """The regenerated answers among log rows with ``COLUMNS``, by user and then by time.
+
+    Requests of no known user are nobody's second thought and count for nothing.
+    """
+    import pyarrow.compute as pc
+
+    answered = requests.select(list(COLUMNS)).filter(
+        pc.field("answered") & (pc.field("user") != "")
+    )
+    order = [(name, "ascending") for name in ("user", "messages", "timestamp", "id")]
+    rows = answered.sort_by(order).combine_chunks()
+    if rows.num_rows < 2:
+        return []
+    first, second = rows.slice(0, rows.num_rows - 1), rows.slice(1)
+    gap = pc.subtract(second["timestamp"], first["timestamp"])
+    soon = pc.less_equal(gap, timedelta(minutes=minutes))
+    same = (pc.equal(first[name], second[name]) for name in ("user", "messages"))
+    for each in same:
+        soon = pc.and_(soon, each)
+    return [
+        Regeneration(before["id"], after["id"], before["user"], seconds.total_seconds())
+        for before, after, seconds in zip(
+            first.select(["id", "user"]).filter(soon).to_pylist(),
+            second.select(["id"]).filter(soon).to_pylist(),
+            gap.filter(soon).to_pylist(),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,135 @@
+"""The quality of production's answers as people look at it: one page, and a plot of its windows.
+
+The page needs nothing beside itself and runs no script; what users called their metrics and slices
+is shown as text, whatever it holds.
+"""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.html_pages import page_environment
+from mlops_assets.monitoring.quality.business_metrics import SHARE, show
+
+TEMPLATE = "quality.html.jinja"
+METADATA_COLUMNS = dict.fromkeys(
+    ("name", "layer", "now", "before", "effect", "margin", "p", "n", "left_out"), "string"
+) | {"suspect": "bool"}
+"""Of ``finding_rows``, by type, for the asset's own page."""
+COLUMNS = 4
+"""Plots beside each other."""
+SOFT, INK, ACCENT, WORSE = "#64748b", "#0f172a", "#4338ca", "#b91c1c"
+
+
+def write_page(path: Path, content: Mapping[str, Any], plot: Path) -> None:
+    """Write the page of a ``quality.json``, with the plot in it."""
+    environment = page_environment(Path(__file__).parent, {"p_value": shown_p, "day": _minute})
+    html = environment.get_template(TEMPLATE).render(
+        content=content,
+        rows=finding_rows(content),
+        history=_table(content),
+        show=show,
+        percent=lambda share: show(share, SHARE),
+        picture=base64.b64encode(plot.read_bytes()).decode(),
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def finding_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is shown of each finding, in the order of the layers."""
+    rows = []
+    for finding in content["findings"]:
+        name, left_out = finding["name"], finding["left_out"]
+        values, unit = content["values"].get(name, {}), content["units"].get(name, "")
+        rows.append(
+            {
+                "name": name,
+                "layer": finding["layer"],
+                "now": show(values.get("current"), unit) if values else finding["detail"],
+                "before": show(values.get("baseline"), unit) if values else "",
+                "effect": "" if left_out else f"{finding['effect']:.3f}",
+                "margin": f"{finding['min_effect']:g}",
+                "p": "" if left_out else shown_p(finding["p"]),
+                "n": f"{finding['current_n']:,} / {finding['reference_n']:,}",
+                "left_out": left_out,
+                "suspect": not left_out and finding["effect"] >= finding["min_effect"],
+            }
+        )
+    return rows
+
+
+def shown_p(p: float) -> str:
+    """A p value for people."""
+    return "≤ 0.0001" if p <= 0.0001 else f"{p:.4f}"
+
+
+def write_plot(path: Path, content: Mapping[str, Any]) -> None:
+    """Each metric over the windows, and labelled answers over the draws, side by side."""
+    from matplotlib.figure import Figure
+
+    lines = _lines(content)
+    rows = max(1, math.ceil(len(lines) / COLUMNS))
+    figure = Figure(figsize=(11, 0.4 + 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    if not lines:
+        grid[0].text(0, 0.5, "no requests yet", color=SOFT)
+    for axes, (name, unit, values, bounds) in zip(grid, lines, strict=False):
+        _draw(axes, name, unit, values, bounds)
+    figure.savefig(path, dpi=110)
+
+
+Line = tuple[str, str, Sequence[float | None], Sequence[Sequence[float]]]
+"""Name, unit, values, and their intervals where there are any."""
+
+
+def _lines(content: Mapping[str, Any]) -> list[Line]:
+    """What is worth drawing: metrics that had a value other than 0 in some window."""
+    found: list[Line] = []
+    for name, unit in content["units"].items():
+        values = [window["values"][name] for window in content["history"]]
+        if any(values):
+            found.append((name, unit, values, ()))
+    draws = [one for one in content["labelled"] if one["labelled"] - one["gone"]]
+    for name in draws[-1]["metrics"] if draws else ():
+        measured = [one["metrics"][name] for one in draws]
+        means = [one["mean"] for one in measured]
+        found.append((f"labelled/{name}", SHARE, means, [one["interval"] for one in measured]))
+    return found
+
+
+def _draw(
+    axes: Any,
+    name: str,
+    unit: str,
+    values: Sequence[float | None],
+    bounds: Sequence[Sequence[float]],
+) -> None:
+    numbers = [math.nan if value is None else value for value in values]
+    axes.set_axis_on()
+    axes.plot(numbers, color=ACCENT, linewidth=1.4, marker="o", markersize=3)
+    axes.plot(len(numbers) - 1, numbers[-1], color=INK, marker="o", markersize=5)
+    if bounds:
+        low, high = zip(*bounds, strict=True)
+        axes.vlines(range(len(numbers)), low, high, color=ACCENT, alpha=0.35, linewidth=3)
+    known = [
+        number for number in (*numbers, *(b for pair in bounds for b in pair)) if number == number
+    ]
+    axes.set_ylim(min(0.0, *known), max(known) * 1.15)
+    axes.set_xticks([])
+    axes.set_title(f"{name}  {show(values[-1], unit)}", fontsize=9, loc="left", color=INK)
+    axes.tick_params(labelsize=7, colors=SOFT, length=2)
+    axes.yaxis.set_major_formatter(lambda value, _: show(value, unit))
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def _table(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The windows, the newest first, for a table."""
+    return list(reversed(content["history"]))
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")

@@ -1,0 +1,366 @@
+"""Whether production's answers are as good as they were: business metrics and concept drift."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_assets.home import Home
+from mlops_assets.monitoring.drift.findings import (
+    BUSINESS,
+    CONCEPT,
+    DRIFT,
+    NO_DRIFT,
+    NO_VERDICT,
+    Finding,
+    decide,
+)
+from mlops_assets.monitoring.quality import answer_quality
+from mlops_assets.monitoring.quality.release_in_force import InForce
+from mlops_assets.ref_json import dump_ref, load_ref
+from mlops_assets.request_record import SHADOW
+from mlops_assets_tests.judged_traffic import (
+    ANSWER,
+    BEFORE,
+    OTHER,
+    RELEASE,
+    SPEC,
+    START,
+    Traffic,
+    make_report,
+)
+
+ALPHA = 0.01
+Change = Callable[[Traffic], None]
+
+
+def findings(content: dict[str, Any]) -> dict[str, Finding]:
+    return {one["name"]: Finding(**one) for one in content["findings"]}
+
+
+def drifted(content: dict[str, Any]) -> tuple[str, ...]:
+    return decide(list(findings(content).values()), ALPHA).drifted
+
+
+# --- business metrics ---------------------------------------------------------------------------
+
+
+def usual(traffic: Traffic, count: int) -> None:
+    """Requests of which some are voted on and corrected."""
+    asked = traffic.ask(count)
+    traffic.vote(asked[::3])
+    traffic.vote(asked[::3], metric="resolved")
+    traffic.vote(asked[::20], score=0.0, correction=OTHER)
+
+
+def failing(traffic: Traffic) -> None:
+    traffic.ask(300, status=lambda i: 503 if i % 10 == 0 else 200, output="")
+
+
+def given_up(traffic: Traffic) -> None:
+    traffic.ask(300, status=lambda i: 499 if i % 10 == 0 else 200)
+
+
+def slow_for_some(traffic: Traffic) -> None:
+    traffic.ask(300, latency_ms=lambda i: 3_000.0 if i % 5 == 0 else 100.0 + i % 40)
+
+
+def slow_for_all(traffic: Traffic) -> None:
+    traffic.ask(300, latency_ms=lambda i: 120.0 + i % 40)
+
+
+def dear(traffic: Traffic) -> None:
+    traffic.ask(300, cost=0.02)
+
+
+def long(traffic: Traffic) -> None:
+    traffic.ask(300, tokens_out=40)
+
+
+def uncached(traffic: Traffic) -> None:
+    traffic.ask(300, cached="")
+
+
+def disliked(traffic: Traffic) -> None:
+    traffic.vote(traffic.ask(300)[::2], score=0.0)
+
+
+def unresolved(traffic: Traffic) -> None:
+    traffic.vote(traffic.ask(300)[::3], metric="resolved", score=0.25)
+
+
+def corrected(traffic: Traffic) -> None:
+    traffic.vote(traffic.ask(300)[::4], score=0.0, correction=OTHER)
+
+
+def confirmed(traffic: Traffic) -> None:
+    traffic.vote(traffic.ask(300)[::4], correction=f" {ANSWER} ")
+
+
+def asked_again(traffic: Traffic) -> None:
+    twice = ({"role": "user", "content": "the same"},)
+    traffic.ask(300, user=lambda i: f"u{i // 2 % 50}", messages=twice)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (failing, {"failed"}),
+        (given_up, {"given_up"}),
+        (slow_for_some, {"latency/p95"}),
+        (slow_for_all, {"latency/p50", "latency/p95"}),
+        (dear, {"cost"}),
+        (long, {"tokens_out"}),
+        (uncached, {"cached"}),
+        (disliked, {"rating"}),
+        (unresolved, {"vote/resolved"}),
+        (corrected, {"rating", "corrected", "contradicted"}),
+        (confirmed, {"corrected"}),
+        (asked_again, {"made_again"}),
+    ],
+)
+def test_what_got_worse_is_named(
+    home: Home, tmp_path: Path, change: Change, found: set[str]
+) -> None:
+    traffic = Traffic()
+    usual(traffic, 600)
+    change(traffic)
+    assert set(drifted(traffic.measure(home.store, tmp_path))) == found
+
+
+def test_where_nothing_changed_nothing_is_worse(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    usual(traffic, 900)
+    content = traffic.measure(home.store, tmp_path)
+    verdict = decide(list(findings(content).values()), ALPHA)
+    assert [verdict.layers[layer].verdict for layer in (BUSINESS, CONCEPT)] == [NO_DRIFT, NO_DRIFT]
+    left_out = [one for one in findings(content).values() if one.left_out]
+    assert all(one.name.startswith("labelled/") for one in left_out)
+    assert content["values"]["rating"] == pytest.approx(
+        {"current": 0.87, "baseline": 0.87}, abs=0.02
+    )
+
+
+def test_better_is_no_drift(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.vote(traffic.ask(600, latency_ms=900.0)[::2], score=0.0, correction=OTHER)
+    traffic.vote(traffic.ask(300, latency_ms=9.0)[::2])
+    assert drifted(traffic.measure(home.store, tmp_path)) == ()
+
+
+def test_a_few_users_alone_never_count_by_what_they_say(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.vote(traffic.ask(600)[::3])
+    traffic.vote(traffic.ask(300, user=lambda i: f"u{i % 3}"), score=0.0, correction=OTHER)
+    found = findings(traffic.measure(home.store, tmp_path))
+    for name in ("rating", "corrected", "contradicted"):
+        assert found[name].left_out == "3 users, 10 are needed"
+
+
+def test_of_several_votes_on_an_answer_the_last_counts(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    asked = traffic.ask(900)
+    traffic.vote(asked[::3], score=0.0, correction=OTHER)
+    traffic.vote(asked[::3])
+    content = traffic.measure(home.store, tmp_path)
+    assert content["values"]["rating"]["current"] == 1
+    assert content["values"]["corrected"]["current"] == 0
+
+
+def test_one_service_that_asks_everything_is_counted_by_request(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(600, user="service")
+    traffic.ask(300, user="service", status=lambda i: 500 if i % 8 == 0 else 200)
+    assert drifted(traffic.measure(home.store, tmp_path)) == ("failed",)
+    moved = Traffic()
+    moved.ask(600, user="service")
+    moved.ask(300, user="another", status=lambda i: 500 if i % 8 == 0 else 200)
+    found = findings(moved.measure(home.store, tmp_path / "moved"))
+    assert found["failed"].left_out == "1 users, 10 are needed"
+
+
+# --- the windows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "ours", "sizes", "against"),
+    [
+        (0, 1_200, (300, 600), "the requests before, of the same release"),
+        (500, 450, (300, 150), "the requests before, of the same release"),
+        (500, 350, (300, 500), "the newest requests of the release before"),
+        (50, 350, (300, 50), "the requests before, of the same release"),
+        (0, 0, (0, 0), "the requests before, of the same release"),
+    ],
+)
+def test_the_window_before_or_that_of_the_release_before(
+    home: Home, tmp_path: Path, before: int, ours: int, sizes: tuple[int, int], against: str
+) -> None:
+    traffic = Traffic()
+    traffic.ask(before, release=BEFORE)
+    traffic.ask(10, release="c" * 64)
+    traffic.ask(ours)
+    windows = traffic.measure(home.store, tmp_path)["windows"]
+    assert (windows["current"]["requests"], windows["baseline"]["requests"]) == sizes
+    assert windows["baseline"]["against"] == against
+
+
+def test_what_no_user_met_does_not_count(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    traffic.ask(100, arm=SHADOW, status=500)
+    traffic.ask(100, status=429)
+    content = traffic.measure(home.store, tmp_path)
+    assert content["windows"]["current"]["to"] == traffic.requests[899].timestamp
+    assert content["values"]["failed"] == {"current": 0, "baseline": 0}
+
+
+def test_simulated_records_stand_for_the_release_in_force(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900, release="simulated")
+    assert traffic.measure(home.store, tmp_path)["windows"]["current"]["requests"] == 300
+    nothing = traffic.measure(home.store, tmp_path, in_force=InForce())
+    assert nothing["windows"]["current"]["requests"] == 300
+
+
+def test_the_values_over_time_and_by_slice(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(600)
+    traffic.ask(300, status=lambda i: 500 if i % 3 == 0 else 200)
+    content = traffic.measure(home.store, tmp_path)
+    assert [one["values"]["failed"] for one in content["history"]] == [0, 0, pytest.approx(1 / 3)]
+    channels = content["by_slice"]["channel"]
+    assert (channels["chat"]["failed"], channels["email"]["failed"]) == (1, 0)
+
+
+# --- labelled answers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "verdict"),
+    [(90, 10, NO_DRIFT), (70, 30, DRIFT), (100, 0, NO_DRIFT), (84, 16, NO_DRIFT)],
+)
+def test_labelled_answers_against_the_evaluation_report(
+    home: Home, tmp_path: Path, right: int, wrong: int, verdict: str
+) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    draw = traffic.draw(right + wrong)
+    traffic.label(draw, [ANSWER] * right + [OTHER] * wrong)
+    content = traffic.measure(home.store, tmp_path)
+    found = decide(list(findings(content).values()), ALPHA).layers[CONCEPT]
+    assert found.verdict == verdict
+    (measured,) = content["labelled"]
+    low, high = measured["metrics"]["exact_match"]["interval"]
+    assert low < measured["metrics"]["exact_match"]["mean"] == right / 100 <= high
+
+
+@pytest.mark.parametrize(
+    ("labelled", "changes", "why"),
+    [
+        (79, {}, "79 of 100 drawn requests are labelled (79%), 80% are needed"),
+        (90, {"min_labels": 95}, "90 labels, 95 are needed"),
+        (0, {}, "0 of 100 drawn requests are labelled (0%), 80% are needed"),
+    ],
+)
+def test_a_draw_that_did_not_come_back_decides_nothing(
+    home: Home, tmp_path: Path, labelled: int, changes: dict[str, int], why: str
+) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    traffic.label(traffic.draw(100), [OTHER] * labelled)
+    spec = SPEC.model_copy(update=changes)
+    content = traffic.measure(home.store, tmp_path, spec)
+    assert findings(content)["labelled/exact_match"].left_out == why
+    assert decide(list(findings(content).values()), ALPHA).layers[CONCEPT].verdict == NO_VERDICT
+
+
+def test_an_old_draw_says_nothing_of_now(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(100)
+    traffic.label(traffic.draw(50), [OTHER] * 50)
+    late = (START + timedelta(days=31)).isoformat()
+    traffic.ask(300, timestamp=late)
+    found = findings(traffic.measure(home.store, tmp_path))["labelled/exact_match"]
+    assert found.left_out == "the last labelled slice is older than 30 days"
+
+
+def test_without_draws_or_report_there_is_no_verdict(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    found = findings(traffic.measure(home.store, tmp_path))
+    assert "mlops label draw" in found["labelled/exact_match"].left_out
+    traffic.label(traffic.draw(100), [OTHER] * 100)
+    found = findings(traffic.measure(home.store, tmp_path, in_force=InForce(RELEASE)))
+    assert "report is not in the store" in found["labelled/exact_match"].left_out
+
+
+def test_only_the_release_in_force_answers_for_its_draw(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(450, release=BEFORE, output=OTHER)
+    traffic.ask(450)
+    draw = traffic.draw(200)
+    ours = [one.request for one in draw.requests if one.release == RELEASE]
+    traffic.label(draw, [ANSWER] * 200)
+    (measured,) = traffic.measure(home.store, tmp_path)["labelled"]
+    assert (measured["drawn"], measured["labelled"]) == (len(ours), len(ours))
+    assert measured["metrics"]["exact_match"]["mean"] == 1
+
+
+def test_where_people_disagree_an_answer_is_right_in_part(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    draw = traffic.draw(50)
+    traffic.label(draw, [ANSWER] * 50)
+    traffic.label(draw, [ANSWER] * 20 + [OTHER] * 10, person="bob")
+    (measured,) = traffic.measure(home.store, tmp_path)["labelled"]
+    assert (measured["disputed"], measured["people"], measured["labelled"]) == (10, 2, 50)
+    assert measured["metrics"]["exact_match"]["mean"] == pytest.approx(0.9)
+
+
+def test_an_answer_is_never_right_where_no_label_fits(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900, output="{}")
+    traffic.label(traffic.draw(50), ['{"queue": null}'] * 50)
+    (measured,) = traffic.measure(home.store, tmp_path)["labelled"]
+    assert {each["mean"] for each in measured["metrics"].values()} == {0}
+
+
+def test_labelled_answers_that_left_the_log_are_missing(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    traffic.ask(900)
+    traffic.label(traffic.draw(100), [ANSWER] * 100)
+    traffic.requests = traffic.requests[450:]
+    (measured,) = traffic.measure(home.store, tmp_path)["labelled"]
+    assert measured["gone"] + round(measured["response"] * 100) == 100
+    assert 30 < measured["gone"] < 70
+
+
+# --- the artifact -------------------------------------------------------------------------------
+
+
+def test_the_artifact_is_made_again_when_anybody_says_more(home: Home, tmp_path: Path) -> None:
+    store, traffic = home.store, Traffic()
+    usual(traffic, 700)
+    log, in_force = traffic.log(store, tmp_path), InForce(RELEASE, BEFORE, make_report(store))
+    made = answer_quality.measure_quality(store, log, traffic.said, in_force, SPEC)
+    again = answer_quality.measure_quality(store, log, traffic.said, in_force, SPEC)
+    assert again.artifact.reused
+    assert (again.release, again.requests) == (RELEASE, 300)
+    assert load_ref(dump_ref(made)) == made
+    page = (store.path(made.artifact) / answer_quality.PAGE).read_text()
+    assert "<script" not in page
+    assert "vote/resolved" in page
+    traffic.vote(traffic.requests[:1], score=0.0, metric="<b>bold</b>")
+    voted = answer_quality.measure_quality(store, log, traffic.said, in_force, SPEC)
+    assert voted.artifact.key != made.artifact.key
+    assert "<b>bold" not in (store.path(voted.artifact) / answer_quality.PAGE).read_text()
+
+
+def test_an_empty_log_has_a_page_too(home: Home, tmp_path: Path) -> None:
+    log = Traffic().log(home.store, tmp_path)
+    made = answer_quality.measure_quality(home.store, log, Traffic().said, InForce(), SPEC)
+    found = answer_quality.read_findings(home.store, made)
+    assert found
+    assert not any(one.counts for one in found)

@@ -1,0 +1,99 @@
+"""Whether one side lost more than the other, when a user may count many times."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mlops_assets.monitoring.quality.worsening import Loss, count_users, mean_loss, p_worse
+
+Sides = tuple[list[Loss], list[Loss]]
+
+
+def singles(lost: int, of: int) -> list[Loss]:
+    """Requests of nobody in particular."""
+    return [("", 1.0)] * lost + [("", 0.0)] * (of - lost)
+
+
+@pytest.mark.parametrize(
+    ("now", "before"),
+    [((8, 200), (4, 200)), ((12, 200), (20, 800)), ((6, 300), (0, 900)), ((3, 40), (9, 50))],
+)
+def test_it_is_fishers_exact_test_where_nobody_counts_twice(
+    now: tuple[int, int], before: tuple[int, int]
+) -> None:
+    from scipy.stats import fisher_exact
+
+    table = [[now[0], now[1] - now[0]], [before[0], before[1] - before[0]]]
+    expected = fisher_exact(table, alternative="greater").pvalue
+    assert p_worse(singles(*now), singles(*before), 3) == pytest.approx(expected, abs=0.015)
+
+
+def test_only_worse_counts() -> None:
+    assert p_worse(singles(40, 400), singles(4, 400), 0) == pytest.approx(1e-4)
+    assert p_worse(singles(4, 400), singles(40, 400), 0) > 0.99
+    assert p_worse(singles(0, 400), singles(0, 400), 0) == 1
+    assert p_worse(singles(400, 400), singles(400, 400), 0) == 1
+
+
+def test_a_hundred_votes_of_one_user_are_not_a_hundred_opinions() -> None:
+    before = [(f"u{user}", float(user % 10 == 0)) for user in range(100)]
+    one = [("angry", 1.0)] * 100 + [(f"v{user}", float(user % 10 == 0)) for user in range(30)]
+    many = [(f"w{user}", 1.0) for user in range(100)] + one[100:]
+    assert mean_loss(one) == mean_loss(many)
+    assert (count_users(one), count_users(many)) == (31, 130)
+    assert p_worse(one, before, 0) > 0.05
+    assert p_worse(many, before, 0) == pytest.approx(1e-4)
+
+
+def test_the_seed_alone_decides_on_chance() -> None:
+    sides = singles(9, 200), singles(3, 200)
+    assert p_worse(*sides, 5) == p_worse(sides[0][::-1], sides[1][::-1], 5)
+    assert p_worse(*sides, 5) != p_worse(*sides, 6)
+
+
+def requests(now: int, before: int, share: float) -> Callable[[Any], Sides]:
+    """Sides of requests that have nothing to do with each other."""
+
+    def draw(dice: Any) -> Sides:
+        sides = (dice.random(n) < share for n in (now, before))
+        ours, theirs = ([("", float(lost)) for lost in side] for side in sides)
+        return ours, theirs
+
+    return draw
+
+
+def people(now: int, before: int, share: float, users: int, stay: float) -> Callable[[Any], Sides]:
+    """Sides of users who ask unequally often, each with a share of losses of their own, of whom
+    some stay from one side to the other."""
+
+    def draw(dice: Any) -> Sides:
+        own = dice.beta(2 * share, 2 * (1 - share), 2 * users)
+        often = 1 / (1 + dice.permutation(users))
+        kept = dice.random(users) < stay
+
+        def side(n: int, first: int) -> list[Loss]:
+            who = dice.choice(users, n, p=often / often.sum())
+            who = [user if kept[user] else first + user for user in who]
+            return [(f"u{user}", float(dice.random() < own[user])) for user in who]
+
+        return side(now, 0), side(before, users)
+
+    return draw
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(requests(200, 800, 0.05), id="requests"),
+        pytest.param(requests(300, 300, 0.01), id="rare"),
+        pytest.param(people(150, 600, 0.2, 20, 0.0), id="people-who-go"),
+        pytest.param(people(150, 600, 0.2, 20, 0.5), id="half-stay"),
+    ],
+)
+def test_false_alarms_where_nothing_changed(draw: Callable[[Any], Sides]) -> None:
+    """At most alpha: with 5%, ten of 60 have a chance below 0.1%."""
+    import numpy as np
+
+    found = [p_worse(*draw(np.random.default_rng(seed)), seed) for seed in range(60)]
+    assert sum(p < 0.05 for p in found) < 10
