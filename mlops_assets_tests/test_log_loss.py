@@ -20,9 +20,10 @@ from mlops_assets.refs import PredictionLogRef
 from mlops_assets_tests.engine_server import engine_process
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import Crowd
-from mlops_assets_tests.serving_process import PATIENT, V1, hammering, hosted, serving, wait_for
+from mlops_assets_tests.serving_process import V1, hammering, hosted, serving
 from mlops_assets_tests.sudden_death import killed_after
 from mlops_assets_tests.test_usage_ledger import record
+from mlops_assets_tests.waiting import wait_until
 
 SEED = random.SystemRandom().randrange(10**6)
 """Of the moments at which the gateway dies; a failure shows it."""
@@ -85,7 +86,7 @@ def nearly_full_segment(log: Path) -> None:
 
 def more_answers(crowd: Crowd, count: int) -> None:
     enough = len(crowd.answers) + count
-    wait_for(lambda: len(crowd.answers) >= enough or None, PATIENT, "more answers")
+    wait_until(lambda: len(crowd.answers) >= enough, "more answers")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.artifacts import ArtifactStore, LineageError
+from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.monitoring.log import parts, prediction_log, segments
 from mlops_assets.monitoring.log.window import PARTS, newest, read
 from mlops_assets.refs import PredictionLogRef
@@ -173,6 +173,13 @@ def test_what_is_appended_later_is_another_log(tmp_path: Path) -> None:
     second = prediction_log.collect(store, LOG, tmp_path)
     assert (first.records, second.records) == (1, 2)
     assert first.artifact.digest != second.artifact.digest
+
+
+def test_a_log_from_before_there_were_parts_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    old = store.build(Recipe("prediction_log", {}, {}, "1"), lambda _: {})
+    with pytest.raises(LineageError, match="Run the job `monitor` once"):
+        newest(store, PredictionLogRef(old, 0, 0))
 
 
 @pytest.mark.parametrize("exists", [True, False])

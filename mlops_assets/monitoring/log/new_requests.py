@@ -4,12 +4,11 @@ The prediction log's index says how far each segment was read. What stands behin
 its line breaks, and no further than it takes to know.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlops_assets.artifacts import ArtifactStore
-from mlops_assets.monitoring.log.window import PARTS
+from mlops_assets.monitoring.log.window import read_index
 from mlops_assets.refs import PredictionLogRef
 
 BLOCK = 1 << 20
@@ -17,8 +16,7 @@ BLOCK = 1 << 20
 
 def read_position(store: ArtifactStore, ref: PredictionLogRef) -> Mapping[str, int]:
     """How many bytes of each segment, by its name, the prediction log has taken in."""
-    index = json.loads((store.path(ref.artifact) / PARTS).read_bytes())
-    return {part["segment"]: part["bytes"] for part in index["parts"]}
+    return {part["segment"]: part["bytes"] for part in read_index(store, ref)["parts"]}
 
 
 def count_new(directory: Path, position: Mapping[str, int], enough: int) -> int:

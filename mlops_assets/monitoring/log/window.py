@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlops_assets.artifacts import Artifact, ArtifactStore
+from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
 from mlops_assets.monitoring.log.parts import RECORDS
 from mlops_assets.refs import PredictionLogRef
 from mlops_assets.retired_segments import LOG_PART
@@ -25,6 +25,18 @@ class PartRows:
     stop: int
 
 
+def read_index(store: ArtifactStore, ref: PredictionLogRef) -> dict[str, Any]:
+    """What ``parts.json`` says. Raises LineageError for a log from before there were parts."""
+    path = store.path(ref.artifact) / PARTS
+    if not path.is_file():
+        raise LineageError(
+            "The latest prediction log was made before logs had parts.",
+            "Run the job `monitor` once.",
+        )
+    index: dict[str, Any] = json.loads(path.read_bytes())
+    return index
+
+
 def newest(
     store: ArtifactStore, ref: PredictionLogRef, records: int | None = None
 ) -> list[PartRows]:
@@ -33,7 +45,7 @@ def newest(
     Requests that failed lie between them, and have no share in the count. None stands for as many
     as the asset's own ``max_records``.
     """
-    index = json.loads((store.path(ref.artifact) / PARTS).read_bytes())
+    index = read_index(store, ref)
     left = index["max_records"] if records is None else records
     found: list[PartRows] = []
     for part in reversed(index["parts"]):
