@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from mlops_assets.artifacts import Recipe
 from mlops_assets.feedback_record import FeedbackRecord
 from mlops_assets.home import Home
 from mlops_assets.ledger import ROLLED_BACK
+from mlops_assets.monitoring.drift.findings import DATA, PREDICTION, Finding, decide
+from mlops_assets.monitoring.drift.spec import DriftSpec
+from mlops_assets.monitoring.drift.verdict import REPORT, as_report
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import DriftReportRef
 from mlops_assets.serving.gateway.home_metrics import HomeMetrics
@@ -21,10 +25,15 @@ from mlops_assets.serving.traffic.shadow import OUTCOMES
 from mlops_assets_tests.conftest import VERSIONS
 
 RELEASE = "ab" * 32
-COLUMNS = {
-    "words": {"layer": "data", "effect": 0.4, "drifted": True},
-    "queue": {"layer": "prediction", "effect": None, "drifted": False},
-}
+
+
+def finding(name: str, layer: str, effect: float, p: float = 0.5) -> Finding:
+    """What a comparison of 1,000 records with 1,000 rows found."""
+    return Finding(name, layer, "numeric", effect, 0.1, p, 1000, 1000)
+
+
+DRIFTED = (finding("words", DATA, 0.4, 1e-9), finding("queue", PREDICTION, math.nan))
+CALM = (finding("words", DATA, 0.01), finding("queue", PREDICTION, 0.02))
 
 
 def make_metrics(home: Home) -> ServerMetrics:
@@ -51,18 +60,18 @@ def vote(**changes: Any) -> FeedbackRecord:
     return FeedbackRecord(**told | {"release": RELEASE, "arm": "champion"} | changes)
 
 
-def report_drift(
-    home: Home, columns: Mapping[str, Any] = COLUMNS, verdict: str = "drift"
-) -> DriftReportRef:
+def report_drift(home: Home, findings: Sequence[Finding] = DRIFTED) -> DriftReportRef:
     """As if the job `monitor` had found this."""
+    verdict, spec = decide(findings, alpha=0.01), DriftSpec()
+    report = as_report(findings, verdict, spec, psi={})
 
     def produce(directory: Path) -> dict[str, Any]:
-        (directory / "drift.json").write_text(json.dumps({"columns": columns}))
+        (directory / REPORT).write_text(json.dumps(report, allow_nan=False))
         return {}
 
-    artifact = home.store.build(Recipe("drift_report", {}, {"columns": columns}, "1"), produce)
-    layers = {"data": verdict, "prediction": "no_verdict"}
-    ref = DriftReportRef(artifact, verdict, ("words",), 1000, VERSIONS, layers)
+    artifact = home.store.build(Recipe("drift_report", {}, {"report": report}, "1"), produce)
+    layers = {name: layer.verdict for name, layer in verdict.layers.items()}
+    ref = DriftReportRef(artifact, verdict.verdict, verdict.drifted, 1000, VERSIONS, layers)
     home.write_ref("drift_report", "a-run", dump_ref(ref))
     return ref
 

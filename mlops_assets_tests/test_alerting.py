@@ -19,7 +19,7 @@ from mlops_assets_tests.engine_server import EngineProcess, engine_process
 from mlops_assets_tests.prometheus_server import alertmanager, prometheus, query
 from mlops_assets_tests.served_homes import approved_home
 from mlops_assets_tests.serving_process import V1, hosted, serving
-from mlops_assets_tests.shown_metrics import report_drift
+from mlops_assets_tests.shown_metrics import CALM, report_drift
 from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_people_hear_of_a_dead_engine_and_of_drift_and_when_they_are_over(
     wait_until(lambda: "EngineRestarts" in watched.kept_back(), "the inhibition")
 
     watched.engine.start()
-    report_drift(watched.home, verdict="no_drift")
+    report_drift(watched.home, CALM)
     assert watched.attachment("Resolved: EngineDown")["color"] == "good"
     assert "is over" in watched.attachment("Resolved: DriftDetected")["text"]
     assert not watched.firing() & {"EngineDown", "DriftDetected"}

@@ -12,6 +12,7 @@ from mlops_assets.ref_json import dump_ref
 from mlops_assets.serving.gateway.home_metrics import HomeMetrics
 from mlops_assets.serving.gateway.server_metrics import ServerMetrics
 from mlops_assets_tests.shown_metrics import (
+    CALM,
     RELEASE,
     families,
     make_metrics,
@@ -81,8 +82,10 @@ def test_the_latest_drift_report_is_shown(metrics: ServerMetrics, home: Home) ->
     assert found["mlops_drift_effect", "words", "data"] == 0.4
     assert ("mlops_drift_effect", "queue", "prediction") not in found, "a missing number is none"
     assert found["mlops_drift_report_timestamp_seconds",] == home.materialised("drift_report")
-    report_drift(home, {"words": {"layer": "data", "effect": 0.1, "drifted": False}})
-    assert samples(metrics)["mlops_drift_effect", "words", "data"] == 0.1
+    report_drift(home, CALM)
+    found = samples(metrics)
+    assert found["mlops_drift_effect", "words", "data"] == 0.01
+    assert found["mlops_drift_verdict", "overall", "no_drift"] == 1
 
 
 def test_a_report_that_cannot_be_read_says_nothing(
