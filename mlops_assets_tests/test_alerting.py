@@ -16,7 +16,7 @@ import requests
 from mlops_assets.home import Home
 from mlops_assets.serving.gateway.api_keys import METRICS
 from mlops_assets_tests.engine_server import EngineProcess, engine_process
-from mlops_assets_tests.prometheus_server import alertmanager, prometheus, query
+from mlops_assets_tests.prometheus_server import alertmanager, program, prometheus, query
 from mlops_assets_tests.served_homes import approved_home
 from mlops_assets_tests.serving_process import V1, hosted, serving
 from mlops_assets_tests.shown_metrics import CALM, report_drift
@@ -58,6 +58,8 @@ class Watched:
 
 @pytest.fixture
 def watched(tmp_path: Path, webhook: list[object]) -> Iterator[Watched]:
+    for needed in ("prometheus", "prometheus-alertmanager"):
+        program(needed)
     home = approved_home(tmp_path)
     with ExitStack() as stack:
         engine = stack.enter_context(engine_process(V1))

@@ -17,6 +17,7 @@ from mlops_assets.serving.gateway.access_log import make_access_log
 from mlops_assets.serving.gateway.api_keys import ADMIN, CHAT, new_key
 from mlops_assets.serving.gateway.gateway import Gateway
 from mlops_assets.serving.gateway.tracing import NoSpans, Spans, make_tracing
+from mlops_assets_tests.commands import run_command
 from mlops_assets_tests.engine_server import EngineServer, serve_engine
 from mlops_assets_tests.gateway_server import MODEL, RunningGateway, serve_gateway, upstream_of
 
@@ -182,3 +183,10 @@ def test_the_admins_state(engine: EngineServer, tmp_path: Path) -> None:
         assert state["settings"]["maximum_in_flight"] == 64
         assert admin not in json.dumps(state)
         assert requests.get(f"{gateway.url}/admin/state", timeout=10).status_code == 401
+
+
+def test_an_address_that_is_not_this_machines_is_refused(tmp_path: Path) -> None:
+    ended = run_command("mlops", "serve", "--host", "192.0.2.1", home=tmp_path / "home")
+    assert ended.code == 1
+    assert "cannot listen on 192.0.2.1 port 8000" in ended.output
+    assert "--host" in ended.output

@@ -88,8 +88,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise LineageError(
-            f"The gateway cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}).",
-            "Stop the program that uses the port, or choose another with --port.",
+            f"The gateway cannot listen on {host} port {port} ({error.strerror}).",
+            "Choose a port that no program uses with --port, and an address of this machine with"
+            " --host.",
         ) from error
     return listener
 
