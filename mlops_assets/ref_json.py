@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import LineageError
+from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
@@ -37,6 +38,7 @@ Ref = (
     | DriftReferenceRef
     | AnswerQualityRef
     | DriftReportRef
+    | FeedbackRowsRef
 )
 _TYPES: dict[str, type[Any]] = {kind.__name__: kind for kind in Ref.__args__}
 
