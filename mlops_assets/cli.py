@@ -11,6 +11,7 @@ from rich.console import Console
 from mlops_assets import approval_commands, release_commands
 from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
+from mlops_assets.monitoring.feedback import feedback_commands
 from mlops_assets.monitoring.quality import label_commands
 from mlops_assets.profiles import asset_config
 from mlops_assets.prune_command import prune
@@ -247,6 +248,7 @@ release_commands.register(app)
 app.command()(usage)
 app.command()(prune)
 gateway_commands.register(app)
+feedback_commands.register(app)
 experiment_commands.register(app)
 export_commands.register(app)
 label_commands.register(app)

@@ -68,6 +68,7 @@ LINEAGE = {
     "prediction_log": {"raw_dataset"},
     "sampled_traces": {"prediction_log"},
     "drift_reference": {"dataset_splits"},
+    "feedback_rows": {"prediction_log", "dataset_splits"},
     "answer_quality": {"prediction_log"},
     "drift_report": {"prediction_log", "drift_reference", "answer_quality"},
 }

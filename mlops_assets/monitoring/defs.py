@@ -11,10 +11,13 @@ import mlops_assets
 from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
+from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.monitoring.drift import reference, verdict
 from mlops_assets.monitoring.drift.drift_page import changes_text, table_rows
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
+from mlops_assets.monitoring.feedback import feedback_rows, feedback_table, row_files
+from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
 from mlops_assets.monitoring.log import prediction_log, sampled_traces, window
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
@@ -35,6 +38,10 @@ class PredictionLogConfig(PredictionLogSettings, dg.Config):
 
 class TraceSampleConfig(TraceSampleSpec, dg.Config):
     """Settings of the traces that MLflow shows."""
+
+
+class FeedbackConfig(FeedbackSpec, dg.Config):
+    """Settings of the rows that feedback gives."""
 
 
 class DriftReferenceConfig(ReferenceSpec, dg.Config):
@@ -156,6 +163,59 @@ def drift_report(
     )
 
 
+@dg.asset(
+    name="feedback_rows",
+    group_name="monitoring",
+    kinds={"dvc", "jsonl"},
+    owners=OWNERS,
+    code_version=code_digest(feedback_rows.__name__),
+)
+def feedback_rows_asset(
+    context: dg.AssetExecutionContext,
+    config: FeedbackConfig,
+    workspace: Workspace,
+    prediction_log: PredictionLogRef,
+    dataset_splits: SplitsRef,
+) -> dg.MaterializeResult[FeedbackRowsRef]:
+    """Corrections and labels as rows to learn from and cases to ask, a DVC version at a time.
+
+    Scrubbed, deduplicated, quarantined where they repeat what is measured with or what a model
+    answered, and capped by person: nobody teaches the model alone. The next `raw_dataset` reads the
+    rows behind its source, and `eval_report` asks the cases.
+    """
+    with workspace.stage(context) as store:
+        ref = feedback_rows.collect(workspace.home, prediction_log, dataset_splits, config)
+        metadata = _feedback_metadata(ref, store.path(ref.artifact), config.directory)
+    return dg.MaterializeResult(
+        value=ref,
+        data_version=dg.DataVersion(f"{ref.artifact.digest}.{ref.version[:SHORT]}"),
+        metadata=metadata,
+    )
+
+
+def _feedback_metadata(ref: FeedbackRowsRef, path: Path, directory: str) -> dict[str, Any]:
+    numbers = [(name, "int") for name in feedback_table.KIND_COLUMNS]
+    kinds = [dg.TableRecord(row) for row in feedback_table.kind_rows(ref.artifact.summary)]
+    reasons = [dg.TableRecord(row) for row in feedback_table.reason_rows(ref.artifact.summary)]
+    meaning = ("meaning", "string")
+    return {
+        "dagster/row_count": ref.training,
+        "cases": ref.cases,
+        "people": ref.artifact.summary["people"],
+        "version": ref.version or "none yet",
+        "kinds": dg.MetadataValue.table(
+            kinds, schema=_schema(("kind", "string"), *numbers, meaning)
+        ),
+        "quarantined": dg.MetadataValue.table(
+            reasons, schema=_schema(("reason", "string"), ("rows", "int"), meaning)
+        ),
+        "quarantine": dg.MetadataValue.path(str(path / row_files.QUARANTINE)),
+        "provenance": dg.MetadataValue.path(str(path / row_files.PROVENANCE)),
+        "directory": directory,
+        "from_store": bool(ref.artifact.reused),
+    }
+
+
 def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str, Any]:
     summary = ref.artifact.summary
     skipped = [
@@ -254,6 +314,7 @@ defs = dg.Definitions(
         prediction_log_asset,
         sampled_traces_asset,
         answer_quality_asset,
+        feedback_rows_asset,
         drift_reference_asset,
         drift_report,
     ],

@@ -76,7 +76,7 @@ def read_said(
     lessons = with_requests(home.store, log, given.lessons)
     requests = recent_requests(home.store, log, COLUMNS)
     again = find_regenerations(requests, spec.regeneration_minutes) if requests else []
-    signals = Counter(given.signals) + Counter({REGENERATION: len(again)})
+    signals = {**given.signals, REGENERATION: len(again)}
     return Said(with_standing(lessons, standing, given), given.taken_back, signals)
 
 

@@ -73,8 +73,8 @@ def gather(votes: Sequence[FeedbackRecord], labels: Sequence[Label]) -> Given:
     earlier = [vote for vote in votes if last[vote.request, vote.metric] != vote.id]
     return Given(
         tuple(sorted(lessons, key=order)),
-        Counter(map(_kind, earlier)),
-        Counter(kind for vote in standing if (kind := _kind(vote)) != CORRECTION),
+        dict(Counter(map(_kind, earlier))),
+        dict(Counter(kind for vote in standing if (kind := _kind(vote)) != CORRECTION)),
         frozenset({vote.request for vote in votes} | {label.request for label in labels}),
     )
 

@@ -98,13 +98,14 @@ def screen(lesson: Lesson, form: Form, excluded: Collection[str], regression_sha
         return Draft(lesson, "excluded")
     if not lesson.messages:
         return Draft(lesson, "unknown_request")
-    if lesson.kind == CORRECTION and any(same_answer(lesson.answer, a) for a in lesson.answers):
+    answer, fault = _answer(lesson.answer, form.labels)
+    repeated = _repeated(lesson, answer, form.labels)
+    if lesson.kind == CORRECTION and any(repeated):
         return Draft(lesson, "echo")
     if reason := _fault_of_request(lesson.messages, form.most_characters):
         return Draft(lesson, reason)
-    answer, reason = _answer(lesson.answer, form.labels)
-    if reason:
-        return Draft(lesson, reason)
+    if fault:
+        return Draft(lesson, fault)
     found: Counter[str] = Counter()
     prompt = [
         {"role": message["role"], "content": message["content"]} for message in lesson.messages
@@ -112,7 +113,7 @@ def screen(lesson: Lesson, form: Form, excluded: Collection[str], regression_sha
     clean = form.detector.scan_json(prompt, found), form.detector.scan_json(answer, found)
     case = is_case(lesson, regression_share)
     reason = "personal_data" if form.detector.blocks(found) else ""
-    if case and not reason and same_answer(answer, (*lesson.answers, "")[0]):
+    if case and not reason and any(repeated[:1]):
         reason = "confirmed"
     return Draft(lesson, reason, tuple(clean[0]), clean[1], case)
 
@@ -121,6 +122,15 @@ def is_case(lesson: Lesson, share: float) -> bool:
     """Whether the lessons of who asked this are cases: by hash of the user, so always the same."""
     point = hashlib.sha256(f"case\0{lesson.user or lesson.person}".encode()).digest()[:8]
     return int.from_bytes(point, "big") / 2**64 < share
+
+
+def _repeated(lesson: Lesson, answer: str, labels: Mapping[str, Sequence[str]]) -> list[bool]:
+    """Of each answer of a model, whether the lesson repeats it: as it stands, or as a row's."""
+    return [
+        same_answer(lesson.answer, said)
+        or bool(answer and same_answer(answer, _answer(said, labels)[0]))
+        for said in lesson.answers
+    ]
 
 
 def _fault_of_request(messages: Sequence[Message], most: int) -> str:
