@@ -29,7 +29,7 @@ from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback.row_files import CASES, SUITE, TRACKED, TRAINING, row_ids
 from mlops_assets.profiles import PROJECT
 
-VERSIONS, LOCK = "versions.jsonl", ".lock"
+VERSIONS, LOCK, SCRATCH = "versions.jsonl", ".lock", ".restore"
 CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
 
 
@@ -101,22 +101,20 @@ def restore(directory: Path, name: str, time: str) -> Version:
     remote holds its files; then everything stays as it was.
     """
     wanted = find_version(directory, name)
-    with _locked(directory):
-        before = row_ids(directory / TRAINING)
-        pointers = {file: _pointer(directory, file) for file in TRACKED}
-        kept = {path: path.read_bytes() for path in pointers.values() if path.is_file()}
-        for file, path in pointers.items():
-            _write(path, _pointer_text(file, wanted.files[file]))
-        if lost := _check_out(directory, wanted):
-            for path, content in kept.items():
-                _write(path, content)
-            _dvc(directory, "checkout", "-q", "-f", *(str(path) for path in kept))
+    with _locked(directory), _scratch(directory) as scratch:
+        for file in TRACKED:
+            _write(_pointer(scratch, file), _pointer_text(file, wanted.files[file]))
+        if lost := _check_out(directory, scratch, wanted):
             raise LineageError(
                 f"{lost[0]} of version {wanted.version[:SHORT]} ({wanted.files[lost[0]].md5}) is"
                 " neither in DVC's cache nor to be had from a remote.",
                 f"Name the remote with `dvc remote add -d NAME URL` in {_project(directory)}, or"
                 " put that cache back.",
             )
+        before = row_ids(directory / TRAINING)
+        for file in TRACKED:
+            _put(scratch / file, directory / file)
+            _put(_pointer(scratch, file), _pointer(directory, file))
         return _note(directory, before, time, f"restored {wanted.version[:SHORT]}")
 
 
@@ -185,6 +183,18 @@ def _locked(directory: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """A place for what may not come: what is in force stays until all of it is there."""
+    scratch = directory / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir(mode=0o700)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
 def _put(source: Path, target: Path) -> None:
     if not target.is_file() or target.read_bytes() != source.read_bytes():
         with atomic_write(target) as temporary:
@@ -221,16 +231,14 @@ def _pin(directory: Path) -> None:
         )
 
 
-def _check_out(directory: Path, wanted: Version) -> list[str]:
-    """Bring the files that the pointers name; which of them did not come."""
-    pointers = [str(_pointer(directory, name)) for name in TRACKED]
+def _check_out(directory: Path, scratch: Path, wanted: Version) -> list[str]:
+    """Bring the files that the pointers in ``scratch`` name; which of them did not come."""
+    pointers = [str(_pointer(scratch, name)) for name in TRACKED]
     if _dvc(directory, "checkout", "-q", "-f", *pointers) and has_remote(_project(directory)):
         _dvc(directory, "pull", "-q", "-f", *pointers)
-    files = {name: directory / name for name in TRACKED}
+    came = {name: scratch / name for name in TRACKED if (scratch / name).is_file()}
     return [
-        name
-        for name, path in files.items()
-        if not path.is_file() or _md5(path) != wanted.files[name].md5
+        name for name in TRACKED if name not in came or _md5(came[name]) != wanted.files[name].md5
     ]
 
 
