@@ -92,7 +92,7 @@ def test_a_life_of_versions(home: Home, folder: Path, tmp_path: Path) -> None:
     first = collect(home, 8)
     assert first.training + first.cases == 8
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.jsonl")} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.jsonl*")} == {0o600}
     assert (folder / ".dvc/cache").stat().st_mode & 0o777 == 0o700
     before = (folder / versions.VERSIONS).read_bytes()
     assert collect(home, 8) == first  # the same said again: nothing new is written

@@ -114,11 +114,12 @@ def make_rows(home: Home, said: Said, splits: SplitsRef, spec: FeedbackSpec) -> 
         drafts = [
             screen(lesson, form, spec.excluded, spec.regression_share) for lesson in said.lessons
         ]
-        ours = frozenset(draft.id for draft in drafts)
-        known = read_known(home.store, splits, suites, ours)
-        (scratch := folder / SCRATCH).mkdir()
-        drafts = apply_caps(compare(drafts, known, scratch), spec)
-        shutil.rmtree(scratch)
+        if drafts:  # a home without feedback needs no suites
+            ours = frozenset(draft.id for draft in drafts)
+            known = read_known(home.store, splits, suites, ours)
+            (scratch := folder / SCRATCH).mkdir()
+            drafts = apply_caps(compare(drafts, known, scratch), spec)
+            shutil.rmtree(scratch)
         write_files(folder, drafts, splits.labels)
         return count(drafts, said)
 
@@ -176,7 +177,7 @@ def _publish(home: Home, directory: Path, artifact: Artifact) -> FeedbackRowsRef
     if not (training or cases or read_versions(directory)):
         return FeedbackRowsRef(artifact, 0, 0, "")
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    version = publish(directory, home.store.path(artifact), time, "what people said until then")
+    version = publish(directory, home.store.path(artifact), time, "feedback_rows")
     return FeedbackRowsRef(artifact, training, cases, version.version)
 
 

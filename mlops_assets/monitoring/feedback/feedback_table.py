@@ -87,6 +87,9 @@ def print_versions(versions: Sequence[Version]) -> None:
     """Every version, the newest first."""
     from rich.console import Console
 
+    if not versions:
+        Console(highlight=False).print("No version yet: nothing was accepted.")
+        return
     columns = ["version", "since", "training", "cases", "added", "removed", "reason"]
     rows = [row | {"since": row["since"][:16]} for row in version_rows(versions)]
     _print(Console(highlight=False), "Versions (times in UTC)", columns, rows)

@@ -246,6 +246,7 @@ def _note(directory: Path, before: set[str], time: str, reason: str) -> Version:
     """The version in force, which becomes the list's last line unless it is."""
     for name in TRACKED:  # DVC gives what it takes in and brings back the mode of any file
         (directory / name).chmod(0o600)
+        _pointer(directory, name).chmod(0o600)
     versions = read_versions(directory)
     files = {name: _pinned(directory / name) for name in TRACKED}
     name = digest_json({file: pinned.md5 for file, pinned in files.items()})

@@ -1,0 +1,48 @@
+"""The same question of the same user within minutes: the first answer was not kept."""
+
+from typing import Any
+
+import pytest
+
+from mlops_assets.monitoring.feedback.regenerations import COLUMNS, Regeneration, find_regenerations
+
+
+def find(*rows: tuple[str, str, str, bool], minutes: float = 5) -> list[Any]:
+    """Of requests given as time, user, text and whether they were answered; ids are places."""
+    import pyarrow as pa
+
+    times = pa.array([f"2026-03-01T{time}" for time, *_ in rows]).cast(pa.timestamp("us", "UTC"))
+    columns: dict[str, Any] = {
+        "id": [str(place) for place in range(len(rows))],
+        "timestamp": times,
+        "answered": [row[3] for row in rows],
+        "user": [row[1] for row in rows],
+        "messages": [row[2] for row in rows],
+    }
+    return find_regenerations(pa.table({name: columns[name] for name in COLUMNS}), minutes)
+
+
+def test_who_asks_again_within_minutes_did_not_keep_the_first_answer() -> None:
+    found = find(
+        ("10:00:00", "kim", "lamp", True),
+        ("10:01:00", "lou", "lamp", True),
+        ("10:01:30", "kim", "sofa", True),
+        ("10:04:30", "kim", "lamp", True),
+        ("10:05:00", "kim", "lamp", True),
+    )
+    assert found == [Regeneration("0", "3", "kim", 270.0), Regeneration("3", "4", "kim", 30.0)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("10:00:00", "kim", "lamp", True), ("10:05:01", "kim", "lamp", True)),  # later
+        (("10:00:00", "kim", "lamp", False), ("10:01:00", "kim", "lamp", True)),  # had failed
+        (("10:00:00", "", "lamp", True), ("10:01:00", "", "lamp", True)),  # nobody knows who
+        (("10:00:00", "kim", "lamp", True), ("10:01:00", "lou", "lamp", True)),  # another user
+        (("10:00:00", "kim", "lamp", True), ("10:01:00", "kim", "lamps", True)),  # other words
+    ],
+)
+def test_what_is_no_regeneration(first: Any, second: Any) -> None:
+    assert find(first, second) == []
+    assert find(first) == find() == []
