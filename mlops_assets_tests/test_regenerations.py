@@ -1,5 +1,6 @@
 """The same question of the same user within minutes: the first answer was not kept."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ def find(*rows: tuple[str, str, str, bool], minutes: float = 5) -> list[Any]:
     """Of requests given as time, user, text and whether they were answered; ids are places."""
     import pyarrow as pa
 
-    times = pa.array([f"2026-03-01T{time}" for time, *_ in rows]).cast(pa.timestamp("us", "UTC"))
+    moments = [datetime.fromisoformat(f"2026-03-01T{time}Z") for time, *_ in rows]
+    times = pa.array(moments, pa.timestamp("us", "UTC"))
     columns: dict[str, Any] = {
-        "id": [str(place) for place in range(len(rows))],
+        "id": pa.array([str(place) for place in range(len(rows))], pa.string()),
         "timestamp": times,
-        "answered": [row[3] for row in rows],
-        "user": [row[1] for row in rows],
-        "messages": [row[2] for row in rows],
+        "answered": pa.array([row[3] for row in rows], pa.bool_()),
+        "user": pa.array([row[1] for row in rows], pa.string()),
+        "messages": pa.array([row[2] for row in rows], pa.string()),
     }
     return find_regenerations(pa.table({name: columns[name] for name in COLUMNS}), minutes)
 

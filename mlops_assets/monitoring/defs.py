@@ -179,9 +179,8 @@ def feedback_rows_asset(
 ) -> dg.MaterializeResult[FeedbackRowsRef]:
     """Corrections and labels as rows to learn from and cases to ask, a DVC version at a time.
 
-    Scrubbed, deduplicated, quarantined where they repeat what is measured with or what a model
-    answered, and capped by person: nobody teaches the model alone. The next `raw_dataset` reads the
-    rows behind its source, and `eval_report` asks the cases.
+    Scrubbed, deduplicated, quarantined where they repeat an answer of a model or what is measured
+    with, and capped by person. The next `raw_dataset` reads the rows, `eval_report` asks the cases.
     """
     with workspace.stage(context) as store:
         ref = feedback_rows.collect(workspace.home, prediction_log, dataset_splits, config)
@@ -194,23 +193,15 @@ def feedback_rows_asset(
 
 
 def _feedback_metadata(ref: FeedbackRowsRef, path: Path, directory: str) -> dict[str, Any]:
-    numbers = [(name, "int") for name in feedback_table.KIND_COLUMNS]
-    kinds = [dg.TableRecord(row) for row in feedback_table.kind_rows(ref.artifact.summary)]
-    reasons = [dg.TableRecord(row) for row in feedback_table.reason_rows(ref.artifact.summary)]
-    meaning = ("meaning", "string")
+    summary = ref.artifact.summary
     return {
         "dagster/row_count": ref.training,
         "cases": ref.cases,
-        "people": ref.artifact.summary["people"],
+        "people": summary["people"],
         "version": ref.version or "none yet",
-        "kinds": dg.MetadataValue.table(
-            kinds, schema=_schema(("kind", "string"), *numbers, meaning)
-        ),
-        "quarantined": dg.MetadataValue.table(
-            reasons, schema=_schema(("reason", "string"), ("rows", "int"), meaning)
-        ),
+        "kinds": table(feedback_table.kind_rows(summary), feedback_table.KIND_TABLE),
+        "quarantined": table(feedback_table.reason_rows(summary), feedback_table.REASON_TABLE),
         "quarantine": dg.MetadataValue.path(str(path / row_files.QUARANTINE)),
-        "provenance": dg.MetadataValue.path(str(path / row_files.PROVENANCE)),
         "directory": directory,
         "from_store": bool(ref.artifact.reused),
     }
@@ -218,15 +209,10 @@ def _feedback_metadata(ref: FeedbackRowsRef, path: Path, directory: str) -> dict
 
 def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str, Any]:
     summary = ref.artifact.summary
-    skipped = [
-        dg.TableRecord({"reason": reason, "lines": lines})
-        for reason, lines in summary["skipped"].items()
-    ]
+    skipped = [{"reason": reason, "lines": lines} for reason, lines in summary["skipped"].items()]
     return {
         "dagster/row_count": ref.records,
-        "skipped": dg.MetadataValue.table(
-            skipped, schema=_schema(("reason", "string"), ("lines", "int"))
-        ),
+        "skipped": table(skipped, {"reason": "string", "lines": "int"}),
         "skipped_lines": ref.unreadable,
         "segments": summary["segments"],
         "period": " to ".join(summary[end] or "-" for end in ("first", "last")),

@@ -12,6 +12,8 @@ from mlops_assets.monitoring.feedback.versions import Version
 
 KIND_COLUMNS = ("received", "training", "cases", "signals", "quarantined")
 """The first is the sum of the others."""
+KIND_TABLE = {"kind": "string", **dict.fromkeys(KIND_COLUMNS, "int"), "meaning": "string"}
+REASON_TABLE = {"reason": "string", "rows": "int", "meaning": "string"}
 
 
 def kind_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
