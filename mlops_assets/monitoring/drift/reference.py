@@ -24,6 +24,7 @@ from mlops_assets.monitoring.drift.features import (
     Known,
     Values,
     column_values,
+    detector_version,
     request_text,
     slice_classes,
     words,
@@ -91,7 +92,7 @@ def make_reference(
     labels = [[name, list(values)] for name, values in splits.labels.items()]
     recipe = Recipe(
         kind=KIND,
-        inputs={"splits": splits.artifact.digest},
+        inputs={"splits": splits.artifact.digest, "detector": detector_version()},
         spec=spec.model_dump(mode="json") | {"labels": labels},
         code_version=code_digest(__name__),
         libraries=LIBRARIES,

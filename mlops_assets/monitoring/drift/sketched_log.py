@@ -17,7 +17,13 @@ import orjson
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
-from mlops_assets.monitoring.drift.features import Exchange, Known, column_values, request_text
+from mlops_assets.monitoring.drift.features import (
+    Exchange,
+    Known,
+    column_values,
+    detector_version,
+    request_text,
+)
 from mlops_assets.monitoring.drift.reference import LIBRARIES, read_known, rows_table
 from mlops_assets.monitoring.drift.sketches import (
     DRAWN,
@@ -107,7 +113,11 @@ def _sketched(
     settings = {"release": reference.release, "sample_rows": spec.sample_rows, "seed": spec.seed}
     recipe = Recipe(
         kind="drift_sketch",
-        inputs={"part": rows[0].part.digest, "reference": reference.artifact.digest},
+        inputs={
+            "part": rows[0].part.digest,
+            "reference": reference.artifact.digest,
+            "detector": detector_version(),
+        },
         spec=settings | {"runs": [[each.start, each.stop] for each in rows]},
         code_version=code_digest(__name__),
         libraries=LIBRARIES,

@@ -69,14 +69,15 @@ def draw(ids: Iterable[str], count: int, seed: int) -> "pa.Table":
     import numpy as np
     import pyarrow as pa
 
-    ranks = np.array([rank_of(each, seed) for each in ids], dtype=np.uint64)
+    ranks = np.frombuffer(b"".join(rank_of(each, seed) for each in ids), dtype=">u8")
     rows = np.argsort(ranks, kind="stable")[:count]
-    return pa.table({"rank": ranks[rows], "row": rows.astype(np.int64)})
+    return pa.table({"rank": ranks[rows].astype(np.uint64), "row": rows.astype(np.int64)})
 
 
-def rank_of(each: str, seed: int) -> int:
-    """Where an id stands among others when some are drawn: 64 bits."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{each}".encode(), digest_size=8).digest())
+def rank_of(each: str, seed: int) -> bytes:
+    """Where an id stands among others when some are drawn: 8 bytes."""
+    key = seed.to_bytes(8)
+    return hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
 
 
 def smallest(drawn: "pa.Table", count: int) -> "pa.Table":

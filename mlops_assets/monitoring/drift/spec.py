@@ -15,7 +15,7 @@ class ReferenceSpec(BaseModel):
         description="Newest rows of the train split that are compared; drawn where rows have no"
         " time.",
     )
-    seed: int = Field(7, ge=0, description="Seed of what is drawn.")
+    seed: int = Field(7, ge=0, lt=2**63, description="Seed of what is drawn.")
 
 
 class DriftSpec(BaseModel):
@@ -48,7 +48,9 @@ class DriftSpec(BaseModel):
         le=10_000,
         description="Rows of each side, drawn by seed, that the page shows the distributions of.",
     )
-    seed: int = Field(7, ge=0, description="Seed of what is drawn and of the permutation tests.")
+    seed: int = Field(
+        7, ge=0, lt=2**63, description="Seed of what is drawn and of the permutation tests."
+    )
     embedding_rows: int = Field(
         400,
         ge=100,
