@@ -7,6 +7,7 @@ was changed afterwards is refused when it is read.
 """
 
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -68,7 +69,7 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        versions = {name: importlib.metadata.version(name) for name in self.libraries}
+        versions = {name: _installed(name) for name in self.libraries}
         parts = asdict(self) | {"libraries": versions}
         return digest_json(parts)
 
@@ -86,6 +87,13 @@ class Artifact:
     """Small JSON values that the stage reported when it built the artifact."""
     reused: bool = field(default=False, compare=False)
     """Whether this materialisation found it in the store."""
+
+
+@functools.cache
+def _installed(library: str) -> str:
+    """Version of an installed distribution: finding it takes a millisecond, and a report has
+    recipes by the hundred."""
+    return importlib.metadata.version(library)
 
 
 class FileEntry(NamedTuple):

@@ -1,7 +1,7 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
-    [training] [generation] [gate] [cache] [rollout] [gpu]
+    [training] [generation] [gate] [gateway] [cache] [rollout] [drift] [gpu]
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 from mlops_assets_tests.bench_cache import cache
 from mlops_assets_tests.bench_data import data
+from mlops_assets_tests.bench_drift import drift
 from mlops_assets_tests.bench_gate import gate
 from mlops_assets_tests.bench_gateway import gateway
 from mlops_assets_tests.bench_generation import generation
@@ -86,6 +87,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "gateway": gateway,
     "rollout": rollout,
     "cache": cache,
+    "drift": drift,
     "gpu": gpu,
     "banking77": banking77,
 }

@@ -8,8 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.dataset import production, synthetic
-from mlops_assets.dataset.dice import Dice
+from mlops_assets.dataset import production
 from mlops_assets.home import Home
 from mlops_assets.monitoring import defs
 from mlops_assets.monitoring.drift import findings, verdict
@@ -21,26 +20,16 @@ from mlops_assets.refs import (
     SplitsRef,
 )
 from mlops_assets.resources import RESOURCES
+from mlops_assets_tests.drift_windows import TICKET_LABELS, ticket_rows
 from mlops_assets_tests.production_records import SPEC, make_log, make_splits, reference_of
 
-TICKET_LABELS = {name: tuple(values) for name, values in synthetic.LABELS.items()}
 TRAIN = 2_000
 
 
 @pytest.fixture(scope="module")
 def tickets() -> list[Row]:
     """Train rows from the shipped generator."""
-    names = ("channel", "product", "language_style")
-    return [
-        Row(
-            ticket["id"],
-            ticket["timestamp"],
-            ticket["customer_id"],
-            tuple(ticket["messages"]),
-            {name: ticket[name] for name in names},
-        )
-        for ticket in synthetic.sound_tickets(Dice(1), TRAIN, synthetic.Mix())
-    ]
+    return ticket_rows(TRAIN)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""The drift verdict on a million records beside Evidently's, in time, memory and in what it says.
+
+A million records of the shipped generator lie in a log of twenty segments. Ours is timed from
+the files on disk, Evidently is given the same columns of the same records in memory; imports are
+not counted. Each step runs in a process of its own:
+``python -m mlops_assets_tests.bench_drift_speed STEP FOLDER``.
+
+Evidently knows distances (its default from a thousand rows on: Wasserstein and Jensen-Shannon,
+0.1) or p values, one or the other. Its chi-square takes the reference for the truth and not for
+a sample: beside a reference of 5,000 rows it alarms where nothing has changed.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.dataset import production
+from mlops_assets.monitoring.drift.features import NUMERIC, Known, column_values
+from mlops_assets.monitoring.drift.findings import decide
+from mlops_assets.monitoring.drift.reference import read_known, read_reference, reference_sample
+from mlops_assets.monitoring.drift.sketched_log import sketch_log
+from mlops_assets.monitoring.drift.sketches import sketch
+from mlops_assets.monitoring.drift.spec import DriftSpec
+from mlops_assets.monitoring.drift.verdict import compare
+from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
+from mlops_assets.ref_json import dump_ref, load_ref
+from mlops_assets.refs import DriftReferenceRef, PredictionLogRef
+from mlops_assets_tests.drift_windows import TICKET_LABELS, exchange, ticket_rows
+from mlops_assets_tests.production_records import reference_of
+
+RECORDS, SEGMENTS, REFERENCE = 1_000_000, 20, 5_000
+SPEC = DriftSpec()
+SCENARIOS = {"no drift": 0.0, "2% shifted": 0.02, "4% shifted": 0.04, "all shifted": 1.0}
+"""Share of the records that come from the shifted mix that we ship."""
+STEPS = {
+    "compact": "segments to Parquet, once ever",
+    "sketch": "Parquet to sketches, once for a reference",
+    "columns": "columns in memory to sketches",
+    "verdict": "verdict, from the sketches on disk",
+    "evidently": "Evidently, its default tests, columns in memory",
+    "p_values": "Evidently, KS and chi-square, columns in memory",
+}
+
+
+def speed(folder: Path) -> None:
+    """Print times and memory, then the columns that drifted, in each scenario."""
+    columns = write_log(folder)
+    print(f"\n{RECORDS:,} records, {columns} columns, {REFERENCE:,} rows of reference\n")
+    print("| | seconds | records/s | peak memory, MB |\n|---|---|---|---|")
+    steps = {name: _measured(name, folder) for name in STEPS}
+    for name, said in STEPS.items():
+        took, peak = steps[name]["seconds"], steps[name]["peak"]
+        print(f"| {said} | {took:.2f} | {RECORDS / took:,.0f} | {peak:,.0f} |")
+    for name in ("evidently", "p_values"):
+        ratio = steps[name]["seconds"] / steps["verdict"]["seconds"]
+        print(f"\n{STEPS[name]}: {ratio:.0f} times the verdict's time")
+    print("\n| columns that drifted | ours | Evidently, default | as ours | Evidently, p values |")
+    print("|---|---|---|---|---|")
+    for name, share in SCENARIOS.items():
+        said = _measured("say", folder, str(share))
+        same = columns - len(set(said["ours"]) ^ set(said["default"]))
+        counts = f"{len(said['ours'])} | {len(said['default'])} | {same} of {columns}"
+        print(f"| {name} | {counts} | {len(said['p_values'])} |")
+
+
+def write_log(folder: Path) -> int:
+    """Write the log, the reference, and the columns of either mix; returns how many columns."""
+    store = ArtifactStore(folder / "store")
+    reference = reference_of(store, ticket_rows(REFERENCE), TICKET_LABELS)
+    (folder / "reference.json").write_bytes(dump_ref(reference))
+    known = read_known(store.path(reference.artifact))
+    for sample in production.MIXES:
+        _write_sample(folder / sample, sample, known)
+    return len(known.columns)
+
+
+def _write_sample(folder: Path, sample: str, known: Known) -> None:
+    folder.mkdir()
+    lines = production.record_lines(RECORDS, 5, *production.MIXES[sample])
+    types = [(c.name, pa.float64() if c.kind == NUMERIC else pa.string()) for c in known.columns]
+    with pq.ParquetWriter(folder / "columns.parquet", schema := pa.schema(types)) as writer:
+        for number in range(SEGMENTS):
+            segment = list(islice(lines, RECORDS // SEGMENTS))
+            (folder / f"segment-{number:03}.jsonl").write_text("\n".join(segment) + "\n")
+            values = column_values([exchange(json.loads(line)) for line in segment], known)
+            writer.write_table(pa.table({n: list(v) for n, v in values.items()}, schema=schema))
+
+
+def _measured(step: str, folder: Path, *more: str) -> Any:
+    command = [sys.executable, "-m", __name__, step, str(folder), *more]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(f"{step} did not run:\n{ended.stderr}")
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def measure(step: str, folder: Path) -> dict[str, float]:
+    """Seconds of one step, and the peak memory of this process in MB."""
+    store, reference = ArtifactStore(folder / "store"), _reference(folder)
+    log = PredictionLogSpec(directory=str(folder / "unshifted"), max_records=RECORDS)
+    frames, values = None, {}
+    if step in ("evidently", "p_values"):
+        frames = _frames(folder, 0.0)
+    if step == "columns":
+        table = pq.read_table(folder / "unshifted" / "columns.parquet")
+        values = {name: table[name].to_pylist() for name in table.column_names}
+    import datasketches  # noqa: F401  what is timed is no import
+    import scipy.special  # noqa: F401
+
+    started = time.perf_counter()
+    if step == "compact":
+        (folder / "log.json").write_bytes(dump_ref(collect(store, log, folder)))
+    elif step == "sketch":
+        sketch_log(store, _log(folder), reference, SPEC)
+    elif step == "columns":
+        sketch(read_known(store.path(reference.artifact)).columns, values)
+    elif step == "verdict":
+        verdict_of_log(folder)
+    else:
+        evidently(frames, p_values=step == "p_values")
+    took = time.perf_counter() - started
+    return {"seconds": took, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def verdict_of_log(folder: Path) -> str:
+    """The verdict on the whole log, whose parts were sketched."""
+    store, reference = ArtifactStore(folder / "store"), _reference(folder)
+    directory = store.path(reference.artifact)
+    current = sketch_log(store, _log(folder), reference, SPEC).sketches
+    found = compare(read_known(directory).columns, read_reference(directory), current, SPEC)
+    return decide(found, SPEC.alpha).verdict
+
+
+def say(folder: Path, share: float) -> dict[str, list[str]]:
+    """The columns that drifted by our verdict and by Evidently's."""
+    reference = _reference(folder)
+    directory = ArtifactStore(folder / "store").path(reference.artifact)
+    columns = read_known(directory).columns
+    frames = _frames(folder, share)
+    current = sketch(columns, {c.name: frames[0][c.name].tolist() for c in columns})
+    found = compare(columns, read_reference(directory), current, SPEC)
+    return {
+        "ours": list(decide(found, SPEC.alpha).drifted),
+        "default": evidently(frames, p_values=False),
+        "p_values": evidently(frames, p_values=True),
+    }
+
+
+def evidently(frames: Any, *, p_values: bool) -> list[str]:
+    """The columns that drifted by Evidently, of frames of production and of the reference."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    current = frames[0]
+    names = {kind: list(current.select_dtypes(kind)) for kind in ("number", "object")}
+    definition = DataDefinition(
+        numerical_columns=names["number"], categorical_columns=names["object"]
+    )
+    threshold = SPEC.alpha / len(current.columns)
+    tests = {
+        "num_method": "ks",
+        "cat_method": "chisquare",
+        "num_threshold": threshold,
+        "cat_threshold": threshold,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        preset = DataDriftPreset(columns=list(current), **(tests if p_values else {}))
+        sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in frames]
+        metrics = Report([preset]).run(*sides).dict()["metrics"]
+    drifted = [each for each in metrics if "column" in each["config"]]
+    return [each["config"]["column"] for each in drifted if _beyond(each, p_values=p_values)]
+
+
+def _beyond(metric: dict[str, Any], *, p_values: bool) -> bool:
+    value, threshold = metric["value"], metric["config"]["threshold"]
+    return bool(value < threshold if p_values else value >= threshold)
+
+
+def _frames(folder: Path, share: float) -> list[Any]:
+    """Production, of which ``share`` is shifted, and the reference, as pandas has them."""
+    import evidently.presets  # noqa: F401  what is timed is no import
+
+    reference = _reference(folder)
+    directory = ArtifactStore(folder / "store").path(reference.artifact)
+    moved = round(RECORDS * share)
+    parts = [
+        pq.read_table(folder / sample / "columns.parquet").slice(0, rows)
+        for sample, rows in (("unshifted", RECORDS - moved), ("shifted", moved))
+    ]
+    before = reference_sample(directory, REFERENCE).select(parts[0].column_names)
+    return [side.to_pandas() for side in (pa.concat_tables(parts), before)]
+
+
+def _reference(folder: Path) -> DriftReferenceRef:
+    ref = load_ref((folder / "reference.json").read_bytes())
+    assert isinstance(ref, DriftReferenceRef)
+    return ref
+
+
+def _log(folder: Path) -> PredictionLogRef:
+    ref = load_ref((folder / "log.json").read_bytes())
+    assert isinstance(ref, PredictionLogRef)
+    return ref
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    step, folder = sys.argv[1], Path(sys.argv[2])
+    if step == "say":
+        print(json.dumps(say(folder, float(sys.argv[3]))))
+    else:
+        print(json.dumps(measure(step, folder)))
