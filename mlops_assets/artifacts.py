@@ -7,7 +7,6 @@ was changed afterwards is refused when it is read.
 """
 
 import errno
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -69,7 +68,7 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        versions = {name: _installed(name) for name in self.libraries}
+        versions = {name: importlib.metadata.version(name) for name in self.libraries}
         parts = asdict(self) | {"libraries": versions}
         return digest_json(parts)
 
@@ -87,13 +86,6 @@ class Artifact:
     """Small JSON values that the stage reported when it built the artifact."""
     reused: bool = field(default=False, compare=False)
     """Whether this materialisation found it in the store."""
-
-
-@functools.cache
-def _installed(library: str) -> str:
-    """Version of an installed distribution: finding it takes a millisecond, and a report has
-    recipes by the hundred."""
-    return importlib.metadata.version(library)
 
 
 class FileEntry(NamedTuple):
@@ -121,14 +113,15 @@ class ArtifactStore:
         ``produce`` writes files below the directory and returns the summary. Raises whatever
         it raises; nothing of a failed build stays behind.
         """
-        final = self.root / recipe.kind / recipe.key
+        key = recipe.key  # asking for the versions of libraries takes milliseconds
+        final = self.root / recipe.kind / key
         reused = (final / MANIFEST).is_file()
         if reused:
             logger.info("%s: unchanged, found in the artifact store", recipe.kind)
         else:
             header = {"recipe": asdict(recipe)}
             write_sealed(final, lambda path: header | {"summary": dict(produce(path))})
-        shutil.rmtree(self.checkpoints / recipe.key, ignore_errors=True)
+        shutil.rmtree(self.checkpoints / key, ignore_errors=True)
         return self._read(final, reused=reused)
 
     def path(self, artifact: Artifact) -> Path:
