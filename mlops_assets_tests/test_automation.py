@@ -63,8 +63,13 @@ def test_drift_starts_one_retraining_and_says_why(daemon: Daemon, home: Home, da
 
 @pytest.mark.parametrize(
     "changes",
-    [{"verdict": "no_drift", "columns": ()}, {"verdict": "no_verdict"}, {"records": 3}],
-    ids=["no drift", "no verdict", "too few records"],
+    [
+        {"verdict": "no_drift", "columns": ()},
+        {"verdict": "no_verdict"},
+        {"records": 3},
+        {"layers": {"data": "no_drift", "business": "drift"}},
+    ],
+    ids=["no drift", "no verdict", "too few records", "business metrics alone"],
 )
 def test_no_drift_no_retraining(
     daemon: Daemon, home: Home, data: Path, changes: dict[str, object]

@@ -10,9 +10,8 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlops_assets.monitoring.drift.findings import BUSINESS, DRIFT
 from mlops_assets.refs import DriftReportRef
-
-DRIFT = "drift"
 
 
 class RetrainPolicy(BaseModel):
@@ -35,6 +34,11 @@ class RetrainPolicy(BaseModel):
     retrain_min_records: int = Field(
         200, ge=1, le=100_000_000, description="Drift over fewer records starts no retraining."
     )
+    retrain_on_business: bool = Field(
+        False,
+        description="Whether business metrics alone (failures, times, cost, votes) start one: new"
+        " data mends none of them for certain.",
+    )
     retrain_feedback_rows: int = Field(
         200,
         ge=1,
@@ -47,6 +51,9 @@ def why_no_drift(policy: RetrainPolicy, report: DriftReportRef) -> str | None:
     """Why this verdict is no reason to retrain, or None."""
     if report.verdict != DRIFT:
         return f"the latest verdict is {report.verdict.replace('_', ' ')}"
+    drifted = {layer for layer, verdict in report.layers.items() if verdict == DRIFT}
+    if drifted == {BUSINESS} and not policy.retrain_on_business:
+        return f"business metrics alone got worse ({', '.join(report.columns)})"
     if report.records < policy.retrain_min_records:
         return f"{report.records} records are fewer than {policy.retrain_min_records}"
     return None
