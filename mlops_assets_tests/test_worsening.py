@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.monitoring.quality.same_users import same_users
 from mlops_assets.monitoring.quality.worsening import Loss, count_users, mean_loss, p_worse
 
 Sides = tuple[list[Loss], list[Loss]]
@@ -26,7 +27,9 @@ def test_it_is_fishers_exact_test_where_nobody_counts_twice(
 
     table = [[now[0], now[1] - now[0]], [before[0], before[1] - before[0]]]
     expected = fisher_exact(table, alternative="greater").pvalue
-    assert p_worse(singles(*now), singles(*before), 3) == pytest.approx(expected, abs=0.015)
+    sides = singles(*now), singles(*before)
+    assert p_worse(*sides, 3) == pytest.approx(expected, abs=0.015)
+    assert same_users(*sides).p_worse(3) == pytest.approx(expected, abs=0.015)
 
 
 def test_only_worse_counts() -> None:
@@ -44,6 +47,25 @@ def test_a_hundred_votes_of_one_user_are_not_a_hundred_opinions() -> None:
     assert (count_users(one), count_users(many)) == (31, 130)
     assert p_worse(one, before, 0) > 0.05
     assert p_worse(many, before, 0) == pytest.approx(1e-4)
+
+
+def test_who_asks_how_often_makes_no_difference_to_the_same_users() -> None:
+    def side(sound: int, unlucky: int, share: float) -> list[Loss]:
+        lost = round(unlucky * share)
+        return [("a", 0.0)] * sound + [("b", 1.0)] * lost + [("b", 0.0)] * (unlucky - lost)
+
+    before = side(900, 100, 0.3)
+    more_of_b = same_users(side(100, 400, 0.3), before)
+    assert more_of_b.excess() == pytest.approx(0)
+    assert more_of_b.p_worse(0) > 0.3
+    worse_for_b = same_users(side(900, 100, 0.6), before)
+    assert worse_for_b.excess() == pytest.approx(0.3 / 10)
+    assert worse_for_b.p_worse(0) == pytest.approx(1e-4)
+
+
+def test_a_user_of_one_side_is_no_comparison() -> None:
+    assert same_users([("new", 1.0)] * 9 + [("a", 0.0)], [("gone", 0.0), ("a", 0.0)]).fewest == 1
+    assert same_users([("new", 1.0)], [("gone", 0.0)]).fewest == 0
 
 
 def test_the_seed_alone_decides_on_chance() -> None:
@@ -95,5 +117,8 @@ def test_false_alarms_where_nothing_changed(draw: Callable[[Any], Sides]) -> Non
     """At most alpha: with 5%, ten of 60 have a chance below 0.1%."""
     import numpy as np
 
-    found = [p_worse(*draw(np.random.default_rng(seed)), seed) for seed in range(60)]
+    windows = [draw(np.random.default_rng(seed)) for seed in range(60)]
+    found = [p_worse(*sides, seed) for seed, sides in enumerate(windows)]
     assert sum(p < 0.05 for p in found) < 10
+    same = [same_users(*sides).p_worse(seed) for seed, sides in enumerate(windows)]
+    assert sum(p < 0.05 for p in same) < 10

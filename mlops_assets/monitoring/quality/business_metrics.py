@@ -13,6 +13,7 @@ from mlops_assets.feedback_record import RATING
 from mlops_assets.metrics import mean, percentile
 from mlops_assets.monitoring.drift.findings import BUSINESS, CONCEPT, Finding, too_few
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
+from mlops_assets.monitoring.quality.same_users import same_users
 from mlops_assets.monitoring.quality.user_verdicts import Judged
 from mlops_assets.monitoring.quality.windows import FAILED
 from mlops_assets.monitoring.quality.worsening import Loss, count_users, mean_loss, p_worse
@@ -178,6 +179,9 @@ def compare(
 ) -> Finding:
     """Whether the metric is worse now than in the baseline; one-sided, with its setting's margin.
 
+    What happens to requests is compared user by user where enough of them asked on both sides;
+    elsewhere, and always for what users say, each user counts once.
+
     What lies beyond the baseline's percentile is counted strictly above it on both sides: then the
     permutation test of single requests is the exact precedence test, although the percentile is an
     estimate itself.
@@ -200,22 +204,12 @@ def compare(
         return replace(finding, left_out=metric.if_unused)
     limit = None if metric.beyond is None else metric.value(baseline)
     ours, theirs = metric.losses(current, limit), metric.losses(baseline, limit)
-    users = min(count_users(ours), count_users(theirs))
-    if users < spec.min_users:
-        ours, theirs = _of_the_same(ours, theirs)
-        if metric.at_will or min(len(ours), len(theirs)) < fewest:
-            return replace(finding, left_out=too_few(users, spec.min_users, "users"))
-    return replace(
-        finding,
-        effect=max(0.0, mean_loss(ours) - mean_loss(theirs)),
-        p=p_worse(ours, theirs, spec.seed),
-        detail=f"{metric.shown(current)}, was {metric.shown(baseline)}",
-    )
-
-
-def _of_the_same(ours: Sequence[Loss], theirs: Sequence[Loss]) -> tuple[list[Loss], list[Loss]]:
-    """The requests of users who stand on both sides, each as one of nobody in particular: with
-    the same few users before and now, what is peculiar to them makes no difference."""
-    both = {user for user, _ in ours} & {user for user, _ in theirs}
-    now, before = ([("", one) for user, one in side if user in both] for side in (ours, theirs))
-    return now, before
+    same = same_users(ours, theirs)
+    if not metric.at_will and same.fewest >= fewest:
+        effect, p = same.excess(), same.p_worse(spec.seed)
+    elif left_out := too_few(min(map(count_users, (ours, theirs))), spec.min_users, "users"):
+        return replace(finding, left_out=left_out)
+    else:
+        effect, p = mean_loss(ours) - mean_loss(theirs), p_worse(ours, theirs, spec.seed)
+    detail = f"{metric.shown(current)}, was {metric.shown(baseline)}"
+    return replace(finding, effect=max(0.0, effect), p=p, detail=detail)

@@ -111,7 +111,7 @@ def _draw(
     numbers = [math.nan if value is None else value for value in values]
     axes.set_axis_on()
     axes.plot(numbers, color=ACCENT, linewidth=1.4, marker="o", markersize=3)
-    axes.plot(len(numbers) - 1, numbers[-1], color=INK, marker="o", markersize=5)
+    axes.plot(len(numbers) - 1, numbers[-1], color=INK, marker="o", markersize=5, clip_on=False)
     if bounds:
         low, high = zip(*bounds, strict=True)
         axes.vlines(range(len(numbers)), low, high, color=ACCENT, alpha=0.35, linewidth=3)

@@ -31,8 +31,8 @@ class QualitySpec(BaseModel):
         10,
         ge=2,
         le=1_000,
-        description="Fewer users, on either side, say nothing by votes, corrections and repeated"
-        " questions; failures, times and cost then count where the same users asked before.",
+        description="Votes, corrections and repeated questions of fewer users, on either side, say"
+        " nothing; nor do failures, times and cost of other users than before.",
     )
     again_minutes: float = Field(
         5.0,
