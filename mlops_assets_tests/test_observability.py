@@ -106,6 +106,8 @@ def test_a_service_is_confined(name: str) -> None:
             assert (CONFIGURATION / source).exists(), volume
         else:
             assert source in COMPOSE["volumes"], volume
+    ends, hollow = name == "metrics-key", name == "otel-collector"
+    assert ("healthcheck" in service) != (ends or hollow)
     for other in service.get("depends_on", {}):
         assert other in SERVICES
 

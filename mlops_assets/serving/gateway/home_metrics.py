@@ -73,7 +73,7 @@ class HomeMetrics(Collector):
             columns = json.loads((directory / REPORT).read_bytes())["columns"]
             found = {(values["layer"], name): values for name, values in columns.items()}
         except (OSError, LineageError, ValueError, LookupError) as error:
-            logger.warning("the latest drift report cannot be shown in metrics: %s", error)
+            logger.warning("the latest drift report cannot be shown in metrics: %r", error)
             return DriftSeen()
         return DriftSeen(made, ref.records, {OVERALL: ref.verdict, **ref.layers}, found)
 
