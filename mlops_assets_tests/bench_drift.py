@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
+from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.drift.findings import DRIFT
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets_tests.bench_drift_speed import speed
@@ -23,11 +24,12 @@ def drift() -> None:
     """Print the times and verdicts beside Evidently's, the false alarms and the power."""
     with tempfile.TemporaryDirectory() as folder:
         speed(Path(folder))
-    world = tickets(20_000, 40_000, 20_000)
-    alarms("the shipped generator", world, 5_000)
-    power(world, 5_000)
-    if directory := os.environ.get("BANKING77_DIR"):
-        alarms("Banking77", banking77(Path(directory)), 3_000)
+        store = ArtifactStore(Path(folder) / "embeddings")
+        world = tickets(20_000, 40_000, 20_000).with_meanings(store)
+        alarms("the shipped generator", world, 5_000)
+        power(world, 5_000)
+        if directory := os.environ.get("BANKING77_DIR"):
+            alarms("Banking77", banking77(Path(directory)).with_meanings(store), 3_000)
 
 
 def alarms(name: str, world: World, rows: int) -> None:

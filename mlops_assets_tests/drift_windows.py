@@ -6,12 +6,16 @@ import csv
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.dataset import production, synthetic
 from mlops_assets.dataset.dice import Dice
+from mlops_assets.monitoring.drift.embedding import embedding_finding
 from mlops_assets.monitoring.drift.features import (
     Exchange,
     Known,
@@ -20,12 +24,15 @@ from mlops_assets.monitoring.drift.features import (
     request_text,
     slice_classes,
 )
-from mlops_assets.monitoring.drift.findings import Verdict, decide
+from mlops_assets.monitoring.drift.findings import Finding, Verdict, decide
 from mlops_assets.monitoring.drift.sketches import Sketches, sketch
 from mlops_assets.monitoring.drift.spec import DriftSpec
+from mlops_assets.monitoring.drift.text_embeddings import TextEmbeddings
 from mlops_assets.monitoring.drift.verdict import compare
 from mlops_assets.refs import Row
+from mlops_assets.sentence_encoder import packaged_encoder
 
+ENCODED = 6_000
 TICKET_LABELS = {name: tuple(values) for name, values in synthetic.LABELS.items()}
 
 
@@ -38,6 +45,7 @@ class World:
     production: Sequence[Exchange]
     """The very same list as ``train`` where rows are dealt out to both sides."""
     shifted: Sequence[Exchange] = field(default_factory=list)
+    meanings: "Meanings | None" = None
 
     def draw(self, rows: int, seed: int) -> "Drawn":
         """A reference of so many rows, and what is left for windows beside it."""
@@ -49,7 +57,40 @@ class World:
         known = Known(frequency, self.labels, slice_classes(row.slices for row in reference))
         values = column_values(reference, known, in_vocabulary=True)
         left = [row for index, row in enumerate(self.production) if index not in taken]
-        return Drawn(known, sketch(known.columns, values), left, self.shifted, dice)
+        reference_sketches = sketch(known.columns, values)
+        return Drawn(known, reference_sketches, left, self.shifted, dice, self.meanings)
+
+    def with_meanings(self, store: ArtifactStore) -> "World":
+        """The same with the embeddings of some of the texts, by the installed encoder.
+
+        Raises LineageError where none is installed.
+        """
+        encoder = TextEmbeddings(store, packaged_encoder())
+        calm = encoder.of([row.text for row in self.production[:ENCODED]])
+        texts = [row.text for row in self.shifted[:ENCODED]]
+        return replace(self, meanings=Meanings(calm, encoder.of(texts) if texts else calm[:0]))
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """Embeddings of texts, as (texts, dimensions), to deal out to both sides.
+
+    Not of the very rows whose other columns are compared: there would be too many to encode.
+    """
+
+    calm: np.ndarray
+    shifted: np.ndarray
+
+    def finding(self, records: int, share: float, spec: DriftSpec, dice: random.Random) -> Finding:
+        """What the report would find in a window of so many records."""
+        size = min(records, spec.embedding_rows)
+        moved = round(share * size)
+        dealt = dice.sample(range(len(self.calm)), spec.embedding_rows + size - moved)
+        reference, calm = self.calm[dealt[: spec.embedding_rows]], dealt[spec.embedding_rows :]
+        shifted = dice.sample(range(len(self.shifted)), moved)
+        current = np.concatenate([self.calm[calm], self.shifted[shifted]])
+        seed = dice.randrange(2**31)
+        return embedding_finding("request_embedding", reference, current, seed, spec.min_effect)
 
 
 @dataclass(frozen=True)
@@ -61,6 +102,7 @@ class Drawn:
     production: Sequence[Exchange]
     shifted: Sequence[Exchange]
     dice: random.Random
+    meanings: Meanings | None
 
     def verdict(self, records: int, spec: DriftSpec, share: float = 0.0) -> Verdict:
         """What the report would say of a window, in which ``share`` of the records are shifted."""
@@ -69,7 +111,10 @@ class Drawn:
         window += self.dice.sample(self.shifted, moved)
         columns = self.known.columns
         current = sketch(columns, column_values(window, self.known))
-        return decide(compare(columns, self.reference, current, spec), spec.alpha)
+        found = compare(columns, self.reference, current, spec)
+        if self.meanings:
+            found.append(self.meanings.finding(records, share, spec, self.dice))
+        return decide(found, spec.alpha)
 
 
 def tickets(train: int, records: int, shifted: int = 0) -> World:
