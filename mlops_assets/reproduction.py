@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import SHORT, LineageError
+from mlops_assets.dvc_project import project_of
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
 from mlops_assets.provenance import hash_lock_files, hash_sources
@@ -30,6 +31,7 @@ from mlops_assets.reproduction_verdict import STEPS, Reproduction, judge
 from mlops_assets.worktree import Worktree, clean_worktree, python_for, train_again
 
 ORIGIN = "origin.json"
+FEEDBACK = "training.jsonl"
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,21 @@ def bring_data(
     private = project / ".dvc" / "config.local"
     if private.is_file():  # the remote's private settings, which git does not carry
         shutil.copy(private, worktree.tree / ".dvc" / private.name)
+    source, _, feedback = version.tags["dataset_hash"].partition("+")
+    if named := settings["raw_dataset"].get("feedback"):
+        place = bring_feedback(
+            worktree, _here(os.path.expandvars(Home.fill(named)), project), feedback
+        )
+        settings["raw_dataset"]["feedback"] = place
     path = settings["raw_dataset"]["path"]
     if "://" in path:
         return settings
     present = _here(os.path.expandvars(path), project)
-    same = present.exists() and _dvc_hash(worktree, python, present) == version.tags["dataset_hash"]
+    same = present.exists() and _dvc_hash(worktree, python, present) == source
     if Path(path).is_absolute() or "$" in path:
         if not same:
             raise LineageError(
-                f"The data at {present} is not {version.tags['dataset_hash']}, from which version"
+                f"The data at {present} is not {source}, from which version"
                 f" {version.number} was made.",
                 "Put that data there again, then run the command again.",
             )
@@ -161,6 +169,31 @@ def bring_data(
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if present.is_dir() else shutil.copyfile)(present, target)
     return settings
+
+
+def bring_feedback(worktree: Worktree, directory: Path, md5: str) -> str:
+    """The directory in the worktree's home with the feedback rows of this hash; empty for none.
+
+    They are taken as they lie in ``directory`` if they are the very same, else out of its DVC
+    cache. Raises LineageError when they are in neither.
+    """
+    if not md5:
+        return ""
+    cache = project_of(directory) / ".dvc" / "cache" / "files" / "md5"
+    for place in (directory / FEEDBACK, cache / md5[:2] / md5[2:]):
+        if place.is_file() and _md5(place) == md5:
+            (target := worktree.home.root / "feedback").mkdir(parents=True)
+            shutil.copyfile(place, target / FEEDBACK)
+            return str(target)
+    raise LineageError(
+        f"The feedback rows {md5} are neither in {directory} nor in its DVC cache.",
+        f"Run `mlops feedback restore {md5}` where its DVC remote is known, then try again.",
+    )
+
+
+def _md5(path: Path) -> str:
+    """As DVC hashes a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def share_sources(home: Home, worktree: Worktree) -> None:

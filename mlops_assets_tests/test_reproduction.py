@@ -25,6 +25,7 @@ from mlops_assets.provenance import find_provenance
 from mlops_assets.reproduction import (
     Version,
     bring_data,
+    bring_feedback,
     check_code,
     read_version,
     reproduce,
@@ -34,7 +35,7 @@ from mlops_assets.reproduction_verdict import IDENTICAL
 from mlops_assets.training.base_model import provide
 from mlops_assets.training.finetune import finetune
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
-from mlops_assets.worktree import clean_worktree, python_for
+from mlops_assets.worktree import Worktree, clean_worktree, python_for
 from mlops_assets_tests.small_training import no_tracker
 from mlops_assets_tests.submissions import NAME, make_submission, register, submit
 
@@ -173,6 +174,27 @@ def test_data_that_is_here_is_copied_if_it_is_the_very_same(project: Path) -> No
     assert try_to_bring(project, elsewhere) == ""  # read where it lies
     with pytest.raises(LineageError, match=r"is not 0{32}.*Put that data there again"):
         try_to_bring(project, replace(elsewhere, tags=elsewhere.tags | {"dataset_hash": "0" * 32}))
+
+
+def test_feedback_is_found_by_its_hash_or_said_to_be_missing(tmp_path: Path) -> None:
+    worktree, folder = Worktree(tmp_path / "worktree"), tmp_path / "feedback"
+    rows = folder / "training.jsonl"
+    folder.mkdir()
+    rows.write_text("old\n")
+    old = hashlib.md5(b"old\n", usedforsecurity=False).hexdigest()
+    brought = Path(bring_feedback(worktree, folder, old))
+    assert (brought / "training.jsonl").read_text() == "old\n"
+    assert bring_feedback(worktree, folder, "") == ""  # made before there was any
+
+    cached = folder / ".dvc/cache/files/md5" / old[:2] / old[2:]
+    cached.parent.mkdir(parents=True)
+    shutil.move(rows, cached)
+    rows.write_text("new\n")
+    again = Worktree(tmp_path / "again")
+    assert (Path(bring_feedback(again, folder, old)) / "training.jsonl").read_text() == "old\n"
+    cached.write_text("changed\n")
+    with pytest.raises(LineageError, match=f"{old} are neither in .*feedback restore {old}"):
+        bring_feedback(again, folder, old)
 
 
 def change_sources(project: Path) -> Version:

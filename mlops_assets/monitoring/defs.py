@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-import mlops_assets
 from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
@@ -24,12 +23,12 @@ from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.quality.answer_quality import read_findings
 from mlops_assets.monitoring.quality.defs import answer_quality_asset
 from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
+from mlops_assets.profiles import PROJECT
 from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace, table
 from mlops_assets.tracking import ui_address
 
 OWNERS = ["team:ml-platform"]
-PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
 
 
 class PredictionLogConfig(PredictionLogSettings, dg.Config):
@@ -254,6 +253,7 @@ def _reference_metadata(ref: DriftReferenceRef) -> dict[str, Any]:
 def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]:
     path = store.path(ref.artifact)
     report = json.loads((path / verdict.REPORT).read_bytes())
+    drawn = path / verdict.DISTRIBUTIONS
     picture = base64.b64encode((path / verdict.PLOT).read_bytes()).decode()
     return {
         "verdict": ref.verdict,
@@ -270,7 +270,9 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
             f"![effect of each column](data:image/png;base64,{picture})"
         ),
         "report": dg.MetadataValue.url((path / verdict.PAGE).as_uri()),
-        "distributions": _page(path / verdict.DISTRIBUTIONS),
+        "distributions": dg.MetadataValue.url(drawn.as_uri())
+        if drawn.is_file()
+        else "none: too few records",
         "json": dg.MetadataValue.path(str(path / verdict.REPORT)),
         "records": ref.records,
         **ref.versions.by_name(),
@@ -278,21 +280,11 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
     }
 
 
-def _page(path: Path) -> dg.MetadataValue[Any]:
-    if path.is_file():
-        return dg.MetadataValue.url(path.as_uri())
-    return dg.MetadataValue.text("none: too few records to draw")
-
-
 def _columns_table(rows: list[dict[str, str | bool]]) -> dg.TableMetadataValue:
-    kinds = [
-        (name, "bool" if isinstance(value, bool) else "string") for name, value in rows[0].items()
-    ]
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=_schema(*kinds))
-
-
-def _schema(*columns: tuple[str, str]) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns])
+    kinds = {
+        name: "bool" if isinstance(value, bool) else "string" for name, value in rows[0].items()
+    }
+    return table(rows, kinds)
 
 
 defs = dg.Definitions(

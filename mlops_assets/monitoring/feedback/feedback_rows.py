@@ -75,7 +75,7 @@ def read_said(
     given = gather(votes, read_labels(labels_directory(home)))
     lessons = with_requests(home.store, log, given.lessons)
     requests = recent_requests(home.store, log, COLUMNS)
-    again = find_regenerations(requests, spec.regeneration_minutes) if requests else []
+    again = [] if requests is None else find_regenerations(requests, spec.regeneration_minutes)
     signals = {**given.signals, REGENERATION: len(again)}
     return Said(with_standing(lessons, standing, given), given.taken_back, signals)
 
