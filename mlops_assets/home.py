@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ class Home:
     @staticmethod
     def fill(path: str) -> str:
         """``path`` with the home in place of ``${MLOPS_HOME}``, which need not be set."""
-        return path.replace("${MLOPS_HOME}", str(Home.from_environment().root))
+        root = str(Home.from_environment().root)
+        return re.sub(r"\$\{MLOPS_HOME\}|\$MLOPS_HOME\b", lambda _: root, path)
 
     def prepare(self) -> None:
         """Create the directory, private to its owner. Raises LineageError when it is full."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlops_assets.artifacts import Artifact, LineageError
+from mlops_assets.home import Home
 from mlops_assets.retired_segments import retired_segments
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Segment:
 
 def resolve(directory: str, project: Path) -> Path:
     """The absolute path of the log. Raises LineageError for a variable that is not set."""
-    expanded = os.path.expandvars(directory)
+    expanded = os.path.expandvars(Home.fill(directory))
     if "$" in expanded:
         raise LineageError(
             f"The prediction log's directory {directory!r} names an environment variable that"
