@@ -3,20 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from mlops_assets.feedback_record import FeedbackRecord
 from mlops_assets.home import Home
+from mlops_assets.monitoring import defs
 from mlops_assets.monitoring.log import sampled_traces
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.log.sampled_traces import Traced, newest_votes, trace_sample
+from mlops_assets.monitoring.log.trace_entities import trace_id
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec, is_drawn
 from mlops_assets.refs import write_jsonl
 from mlops_assets.request_record import SHADOW, SIMULATED, RequestRecord
+from mlops_assets.resources import RESOURCES
 from mlops_assets.tracking import mlflow_environment_kept, prepare_experiment
 
 EVERY = TraceSampleSpec(rate=1.0)
-NONE = TraceSampleSpec(rate=0.0)
 
 
 def request(number: int, **changes: Any) -> RequestRecord:
@@ -60,12 +63,18 @@ class TracedHome:
         self.requests: list[RequestRecord] = []
         self.votes: list[FeedbackRecord] = []
 
-    def run(self, spec: TraceSampleSpec = EVERY) -> Traced:
-        log = self.home.root / "serving" / "requests"
-        for folder, records in ((log, self.requests), (self.home.feedback, self.votes)):
+    @property
+    def log(self) -> Path:
+        return self.home.root / "serving" / "requests"
+
+    def write(self) -> None:
+        for folder, records in ((self.log, self.requests), (self.home.feedback, self.votes)):
             folder.mkdir(parents=True, exist_ok=True)
             write_jsonl(folder / "00000001.jsonl", records)
-        ref = collect(self.home.store, PredictionLogSpec(directory=str(log)), Path("/"))
+
+    def run(self, spec: TraceSampleSpec = EVERY) -> Traced:
+        self.write()
+        ref = collect(self.home.store, PredictionLogSpec(directory=str(self.log)), Path("/"))
         return trace_sample(self.home, self.home.store, ref, spec)
 
     def traces(self, filter_string: str | None = None) -> dict[str, Any]:
@@ -178,6 +187,38 @@ def test_which_requests_are_shown(traced: TracedHome) -> None:
     assert set(traced.traces()) == expected
     other = half.model_copy(update={"seed": 8})
     assert drawn != [each.id for each in requests if is_drawn(each.id, other)]
+
+
+def test_the_assets_say_what_they_wrote_and_where_it_is_seen(
+    traced: TracedHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced.requests = [request(number) for number in range(3)]
+    traced.write()
+    monkeypatch.setenv("LOG", str(traced.log))
+    with dg.DagsterInstance.ephemeral() as instance:
+        ended = dg.materialize(
+            [defs.prediction_log_asset, defs.sampled_traces_asset],
+            resources=RESOURCES,
+            instance=instance,
+            run_config={
+                "ops": {
+                    "prediction_log": {"config": {"directory": "$LOG"}},
+                    "sampled_traces": {"config": {"rate": 1.0}},
+                }
+            },
+        )
+    log, traces = (
+        ended.asset_materializations_for_node(name)[0].metadata
+        for name in ("prediction_log", "sampled_traces")
+    )
+    assert log["dagster/row_count"].value == 3
+    assert log["segments"].value == 1
+    assert (traces["written"].value, traces["from_store"].value) == (3, False)
+    page = traces["mlflow"].value
+    listed = [row.data for row in traces["traces"].value.records]
+    assert [row["trace"] for row in listed] == [
+        f"{page}?selectedEvaluationId={trace_id(each.id)}" for each in reversed(traced.requests)
+    ]
 
 
 def test_without_requests_of_users_mlflow_is_left_alone(home: Home) -> None:
