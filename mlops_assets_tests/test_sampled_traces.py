@@ -8,8 +8,7 @@ import pytest
 
 from mlops_assets.feedback_record import FeedbackRecord
 from mlops_assets.home import Home
-from mlops_assets.monitoring import defs
-from mlops_assets.monitoring.log import sampled_traces
+from mlops_assets.monitoring.log import defs, sampled_traces
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.log.sampled_traces import Traced, newest_votes, trace_sample
 from mlops_assets.monitoring.log.trace_entities import trace_id
