@@ -56,41 +56,21 @@ def report_drift(
             "log": log.artifact.digest,
             "encoder": encoder_digest(encoder) if encoder else "none",
         },
-        # What may follow from the verdict does not change it.
-        spec=spec.model_dump(mode="json", include=set(DriftSpec.model_fields) - {"encoder"})
+        spec=_settings(spec)
         | {"release": reference.release, "more": [repr(finding) for finding in more]},
         code_version=code_digest(__name__),
         libraries=("evidently", "scipy", *LIBRARIES),
     )
 
     def produce(directory: Path) -> dict[str, Any]:
-        folder = store.path(reference.artifact)
-        known, before = read_known(folder), read_reference(folder)
-        log_sketches = sketch_log(store, log, reference, spec)
-        now, records = log_sketches.sketches, log_sketches.records
-        sides = (
-            reference_sample(folder, spec.sample_rows),
-            log_sample(store, log_sketches, reference),
-        )
-        texts = compare_texts(
-            store, *sides, encoder, known.labels, min(records, reference.rows), spec
-        )
-        findings = [*compare(known.columns, before, now, spec), *texts.findings, *more]
-        verdict = decide(findings, spec.alpha)
-        report = as_report(findings, verdict, spec, population_stability(before, now)) | {
-            "records": records,
-            "reference_rows": reference.rows,
-            "release": reference.release,
-            "versions": reference.versions.by_name(),
-            "sample": {"reference": len(sides[0]), "production": len(sides[1])},
-            "changes": find_changes(known, (before, now), sides, texts, verdict.drifted),
-        }
-        _write(directory, report, known.columns, sides)
+        columns = read_known(store.path(reference.artifact)).columns
+        report, sides = _report(store, reference, log, spec, encoder, more)
+        _write(directory, report, columns, sides)
         return {
-            "verdict": verdict.verdict,
-            "drifted": verdict.drifted,
-            "layers": {name: layer.verdict for name, layer in verdict.layers.items()},
-            "records": records,
+            "verdict": report["verdict"],
+            "drifted": report["drifted"],
+            "layers": {name: layer["verdict"] for name, layer in report["layers"].items()},
+            "records": report["records"],
             "versions": asdict(reference.versions),
         }
 
@@ -124,8 +104,42 @@ def as_report(
             finding.name: as_json(finding, verdict, psi=psi.get(finding.name))
             for finding in findings
         },
-        "spec": spec.model_dump(mode="json"),
+        "spec": _settings(spec),
     }
+
+
+def _report(
+    store: ArtifactStore,
+    reference: DriftReferenceRef,
+    log: PredictionLogRef,
+    spec: DriftSpec,
+    encoder: Path | None,
+    more: Sequence[Finding],
+) -> tuple[dict[str, Any], Sides]:
+    """The content of ``drift.json``, and the samples of both sides."""
+    folder = store.path(reference.artifact)
+    known, before = read_known(folder), read_reference(folder)
+    sketched = sketch_log(store, log, reference, spec)
+    now, fewest = sketched.sketches, min(sketched.records, reference.rows)
+    sides = reference_sample(folder, spec.sample_rows), log_sample(store, sketched, reference)
+    texts = compare_texts(store, *sides, encoder, known.labels, fewest, spec)
+    findings = [*compare(known.columns, before, now, spec), *texts.findings, *more]
+    verdict = decide(findings, spec.alpha)
+    report = as_report(findings, verdict, spec, population_stability(before, now)) | {
+        "records": sketched.records,
+        "reference_rows": reference.rows,
+        "release": reference.release,
+        "versions": reference.versions.by_name(),
+        "sample": {"reference": len(sides[0]), "production": len(sides[1])},
+        "changes": find_changes(known, (before, now), sides, texts, verdict.drifted),
+    }
+    return report, sides
+
+
+def _settings(spec: DriftSpec) -> dict[str, Any]:
+    """What decides the report's bytes: what may follow from the verdict does not, and an encoder
+    is what it holds and not where it lies."""
+    return spec.model_dump(mode="json", include=set(DriftSpec.model_fields) - {"encoder"})
 
 
 def _compare(column: Column, reference: Sketch, current: Sketch, spec: DriftSpec) -> Finding:
