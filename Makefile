@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help run dev test check format bench lock clean
+.PHONY: help run loop dev test check format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -26,6 +26,9 @@ help: ## list these commands
 run: $(VENV)/ready home ## the whole lineage on the shipped data, then its summary
 	@dagster job execute -m mlops_assets.definitions -j lineage
 	@mlops status
+
+loop: $(VENV)/ready ## drift, retraining, approval, release, and a rollback, shown by itself
+	@python -m mlops_assets_tests.loop
 
 dev: $(VENV)/ready home ## Dagster UI (3000), daemon, MLflow UI (5000), approvals (3001)
 	@mlops dev

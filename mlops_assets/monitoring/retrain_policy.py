@@ -45,10 +45,18 @@ class RetrainPolicy(BaseModel):
         le=100_000_000,
         description="New training rows from feedback that start a retraining (rows).",
     )
+    retrain_drift_rows: int = Field(
+        0,
+        ge=0,
+        le=100_000_000,
+        description="New training rows from feedback without which drift starts no retraining: from"
+        " the same data comes the same candidate (rows); 0 asks for none.",
+    )
 
 
-def why_no_drift(policy: RetrainPolicy, report: DriftReportRef) -> str | None:
-    """Why this verdict is no reason to retrain, or None."""
+def why_no_drift(policy: RetrainPolicy, report: DriftReportRef, new_rows: int) -> str | None:
+    """Why this verdict is no reason to retrain, or None. ``new_rows`` are those that feedback gave
+    since the data was last read."""
     if report.verdict != DRIFT:
         return f"the latest verdict is {report.verdict.replace('_', ' ')}"
     drifted = {layer for layer, verdict in report.layers.items() if verdict == DRIFT}
@@ -56,6 +64,17 @@ def why_no_drift(policy: RetrainPolicy, report: DriftReportRef) -> str | None:
         return f"business metrics alone got worse ({', '.join(report.columns)})"
     if report.records < policy.retrain_min_records:
         return f"{report.records} records are fewer than {policy.retrain_min_records}"
+    if new_rows < (least := policy.retrain_drift_rows):
+        return (
+            f"there is drift, but {new_rows:,} new rows to learn from it are fewer than {least:,}"
+        )
+    return None
+
+
+def why_no_feedback(policy: RetrainPolicy, new_rows: int) -> str | None:
+    """Why so many new rows from feedback are no reason to retrain, or None."""
+    if new_rows < (least := policy.retrain_feedback_rows):
+        return f"{new_rows:,} new rows from feedback are fewer than {least:,}"
     return None
 
 

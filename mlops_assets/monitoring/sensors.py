@@ -11,15 +11,18 @@ import dagster as dg
 
 import mlops_assets
 from mlops_assets.artifacts import LineageError
+from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
 from mlops_assets.monitoring.candidate_underway import find_underway
 from mlops_assets.monitoring.drift_settings import DriftSettings
+from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
+from mlops_assets.monitoring.feedback.versions import feedback_directory, new_rows_since
 from mlops_assets.monitoring.log.new_requests import count_new, read_position
 from mlops_assets.monitoring.log.segments import resolve
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
-from mlops_assets.monitoring.retrain_policy import why_no_drift, why_not_now
+from mlops_assets.monitoring.retrain_policy import why_no_drift, why_no_feedback, why_not_now
 from mlops_assets.profiles import asset_config, model_name
-from mlops_assets.refs import DriftReportRef, PredictionLogRef
+from mlops_assets.refs import DriftReportRef, PredictionLogRef, RawDatasetRef
 from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
 
@@ -84,7 +87,43 @@ def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Skip
     request = dg.RunRequest(
         run_key=f"drift:{report.artifact.key}", tags={TRIGGER: "drift", REASON: why}
     )
-    return _within_bounds(context, home, settings, why_no_drift(settings, report), request)
+    try:
+        no_reason = why_no_drift(settings, report, _new_rows(home))
+    except LineageError as error:
+        no_reason = str(error)
+    return _within_bounds(context, home, settings, no_reason, request)
+
+
+@dg.sensor(
+    job_name="retrain",
+    minimum_interval_seconds=sensor_seconds(60),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts `retrain` when feedback gave enough new rows, within cooldown and cap.",
+)
+def feedback_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Counts the rows in force that the data read last did not have."""
+    if not asset_config("raw_dataset").get("feedback"):
+        return dg.SkipReason("The profile learns from no feedback: raw_dataset names no directory.")
+    home, settings = Home.from_environment(), DriftSettings(**asset_config("drift_report"))
+    latest = home.latest("feedback_rows")
+    if not isinstance(latest, FeedbackRowsRef):
+        return dg.SkipReason("Nobody has looked at feedback yet: run the job `monitor`.")
+    try:
+        new_rows = _new_rows(home)
+    except LineageError as error:
+        return dg.SkipReason(str(error))
+    request = dg.RunRequest(
+        run_key=f"feedback:{latest.version}",
+        tags={TRIGGER: "feedback", REASON: f"{new_rows:,} new rows from feedback"},
+    )
+    return _within_bounds(context, home, settings, why_no_feedback(settings, new_rows), request)
+
+
+def _new_rows(home: Home) -> int:
+    """Training rows of feedback that the data read last did not have."""
+    seen = home.latest("raw_dataset")
+    directory = feedback_directory(FeedbackSpec(**asset_config("feedback_rows")).directory)
+    return new_rows_since(directory, seen.version if isinstance(seen, RawDatasetRef) else "")
 
 
 def _within_bounds(

@@ -25,7 +25,9 @@ class People:
         """What an `mlops` command says. Raises NotSeenError when it fails."""
         ended = run_command("mlops", *words, home=self.home, MLOPS_PROFILE=str(self.profile))
         if ended.code:
-            raise NotSeenError(f"`mlops {' '.join(words)}` ended with {ended.code}.\n{ended.output}")
+            raise NotSeenError(
+                f"`mlops {' '.join(words)}` ended with {ended.code}.\n{ended.output}"
+            )
         return ended.output
 
     def new_key(self) -> None:
@@ -42,7 +44,9 @@ class People:
         folder = self.home / "loop" / f"labels-{seed}"
         folder.mkdir(mode=0o700)
         slice_ = folder / "slice.jsonl"
-        self.command("label", "draw", "--count", str(count), "--seed", str(seed), "--out", str(slice_))
+        self.command(
+            "label", "draw", "--count", str(count), "--seed", str(seed), "--out", str(slice_)
+        )
         lines = [json.loads(line) for line in slice_.read_text().splitlines()]
         kept = 0
         for place, name in enumerate(names):

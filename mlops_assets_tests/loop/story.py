@@ -1,0 +1,187 @@
+"""The story: the world changes, the system notices, learns and releases; then it is sabotaged.
+
+Each step waits for the real state that shows it, and tells where that stands.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import dagster as dg
+
+from mlops_assets.dataset.synthetic import Mix
+from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
+from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT
+from mlops_assets.refs import DriftReportRef
+from mlops_assets_tests.loop.real_state import REASON
+from mlops_assets_tests.loop.stage import SEED, Stage
+from mlops_assets_tests.loop.users import Heard
+from mlops_assets_tests.loop.waiting import NotSeenError
+
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much of everything; the profile's thresholds have to fit."""
+
+    requests: int
+    """Answered requests that are sent before a look: more than start one, a window's worth."""
+    labels: int
+    """Requests that are drawn for labels."""
+
+
+class Story:
+    """Chapters on a stage."""
+
+    def __init__(self, stage: Stage, amounts: Amounts) -> None:
+        self.stage, self.amounts = stage, amounts
+        self.tell, self.users, self.state = stage.timeline.tell, stage.users, stage.state
+        self._seen = self._report_key()
+        self._draws = 0
+
+    def ordinary_traffic(self) -> None:
+        """Users ask what the model was trained on."""
+        self.send("the world of the training data")
+        self.expect_verdict(NO_DRIFT, "no drift")
+
+    def the_world_changes(self, mix: Mix, what: str) -> None:
+        """Users ask something else, and monitoring notices."""
+        self.users.habits.mix = mix
+        self.tell("world", f"changes: {what}", key="shift")
+        self.send("the new world")
+        self.expect_verdict(DRIFT, "drift")
+        self.tell("sensor", f"drift_sensor: {self._said_without_rows()}", key="nothing to learn")
+
+    def people_label(self, names: Sequence[str], right: Callable[[str], str | None]) -> None:
+        """A random slice gets labels by people who do not see the answers."""
+        self._draws += 1
+        kept = self.stage.people.label(names, self.amounts.labels, SEED + self._draws, right)
+        self.tell("people", f"{', '.join(names)} label {kept} requests, blind", key="labels")
+
+    def it_retrains(self) -> int:
+        """More traffic has monitoring look again; the drift sensor starts `retrain`, which ends in
+        a request. Nothing is promoted. Returns the version that waits."""
+        before, known = self.state.stable, len(self.state.runs("retrain", "drift"))
+        self.send("the new world still")
+        run = self.stage.wait("drift_sensor to start `retrain`", lambda: self._newest_run(known))
+        reason = run.tags[REASON]
+        self.tell(
+            "sensor", f"drift_sensor starts `retrain`: {reason}", f"run {run.run_id}", "retrain"
+        )
+        ended = self.stage.wait("`retrain` to end", lambda: self._ended(run.run_id))
+        if ended.status is not dg.DagsterRunStatus.SUCCESS:
+            raise NotSeenError(f"`retrain` ended {ended.status.value}.\n{self.state.tell()}")
+        found = self.stage.wait("a request for approval", self.state.waiting)
+        asked = found.request.entry.decision
+        report = self.stage.home.store.root / found.request.terms.report["kind"]
+        page = report / found.request.terms.report["key"] / "report.html"
+        self.tell("retrain", f"the gate: version {asked.version} {asked.reason}", page, "gate")
+        assert self.state.stable == before
+        promoted = [r for r in self.state.entries if r.decision.outcome == PROMOTED]
+        assert promoted[-1].decision.version == before
+        self.tell("retrain", f"it ends in a request; version {before} serves on", key="request")
+        return asked.version
+
+    def a_person_approves(self, version: int, reason: str) -> None:
+        """The scripted key says yes."""
+        self.stage.people.approve(version, reason)
+        self.tell("people", f"ada approves version {version}: {reason}", key="approval")
+
+    def it_reaches_users(self) -> str:
+        """The gateway takes the candidate to its users, or off them. Returns how it ended."""
+        told = self.state.entries[-1].entry
+        self.users.heard = Heard()
+        self.users.hurry(busy=True)
+        outcome = ""
+        while outcome not in (RELEASED, ROLLED_BACK):
+            look = partial(self._step, told)
+            row = self.stage.wait("the next step of the release", look)
+            told, outcome = row.entry, row.decision.outcome
+            self._tell_step(row)
+        self.users.hurry(busy=False)
+        return outcome
+
+    def it_clears(self) -> None:
+        """The release in force was trained on the new world, so that is normal now."""
+        self.users.heard = Heard()
+        self.send("the same world, the new version")
+        self.expect_verdict(NO_DRIFT, "clear")
+
+    def everything_is_as_it_was(self, version: int) -> None:
+        """The version of before serves, the registry follows, and drift still stands: the bounds
+        of the day decide whether it is tried again."""
+        assert self.state.stable == version
+        self.tell("gateway", f"version {version} serves all users again", key="restored")
+        run = self.stage.wait("champion_restored to start `reconcile`", self._reconciled)
+        audit = self.stage.people.command("audit").strip().splitlines()
+        self.tell("registry", f"the aliases follow: {audit[-1]}", f"run {run.run_id}", "aliases")
+        self.users.habits.votes = 0.3
+        self.send("the world as it is")
+        self.expect_verdict(DRIFT, "drift stands")
+        said = self.stage.wait("drift_sensor to hold back", self._held_back)
+        self.tell("sensor", f"drift_sensor: {said}", key="held back")
+
+    def send(self, what: str) -> None:
+        """Enough traffic for a look at it."""
+        self.users.heard = Heard()
+        self.users.send(self.amounts.requests)
+        heard = self.users.heard
+        self.tell("users", f"{heard.answered} requests of {what}: {heard.share} answered right")
+
+    def expect_verdict(self, verdict: str, key: str) -> None:
+        """Of the next drift report that traffic gives rise to."""
+        report = self.stage.wait("traffic_sensor to have drift judged", self._next_report)
+        layers = ", ".join(f"{name} {said}" for name, said in report.layers.items())
+        columns = f" in {', '.join(report.columns[:6])}" if report.columns else ""
+        page = self.state.artifact(report) / "drift.html"
+        said = f"{report.verdict}{columns} ({report.records} records; {layers})".replace("_", " ")
+        self.tell("monitor", f"traffic_sensor starts `monitor`: {said}", page, key)
+        if report.verdict != verdict:
+            found = json.loads((self.state.artifact(report) / "drift.json").read_bytes())
+            raise NotSeenError(f"The verdict is {report.verdict}, not {verdict}: {found['reason']}")
+
+    def _report_key(self) -> str:
+        report = self.state.ref("drift_report", DriftReportRef)
+        return report.artifact.key if report else ""
+
+    def _next_report(self) -> DriftReportRef | None:
+        report = self.state.ref("drift_report", DriftReportRef)
+        if report is None or report.artifact.key == self._seen:
+            return None
+        self._seen = report.artifact.key
+        return report
+
+    def _said_without_rows(self) -> str:
+        def look() -> str | None:
+            said = self.state.said("drift_sensor")
+            return said if "new rows" in said else None
+
+        return self.stage.wait("drift_sensor to say that there is nothing to learn from", look)
+
+    def _newest_run(self, known: int) -> dg.DagsterRun | None:
+        runs = self.state.runs("retrain", "drift")
+        return runs[0] if len(runs) > known else None
+
+    def _ended(self, run_id: str) -> dg.DagsterRun | None:
+        run = self.state.instance.get_run_by_id(run_id)
+        return run if run and run.status in ENDED else None
+
+    def _reconciled(self) -> dg.DagsterRun | None:
+        runs = self.state.runs("reconcile", "rollback")
+        return self._ended(runs[0].run_id) if runs else None
+
+    def _held_back(self) -> str | None:
+        said = self.state.said("drift_sensor")
+        return said if said.startswith("No retraining") else None
+
+    def _step(self, told: int) -> LedgerEntry | None:
+        return next(iter(self.state.steps(told)), None)
+
+    def _tell_step(self, row: LedgerEntry) -> None:
+        decided = row.decision
+        percent = decided.evidence.get("percent", 0)
+        where = f"canary {percent}%" if decided.outcome == "canary" else decided.outcome
+        said = f"{where.replace('_', ' ')}, version {decided.version}: {decided.reason}"
+        self.tell("gateway", said, f"ledger entry {row.entry}", decided.outcome)
