@@ -26,7 +26,7 @@ SWAPPED = {
     "technical": "shipping",
 }
 """What the agency makes of each queue."""
-AMOUNTS = Amounts(requests=340, labels=300)
+AMOUNTS = Amounts(requests=340, look_after=100, labels=300)
 
 
 def play(home: Home, profile: Path, timeline: Timeline, amounts: Amounts = AMOUNTS) -> None:

@@ -13,7 +13,7 @@ import dagster as dg
 from mlops_assets.dataset.synthetic import Mix
 from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
 from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT
-from mlops_assets.refs import DriftReportRef
+from mlops_assets.refs import DriftReportRef, PredictionLogRef
 from mlops_assets_tests.loop.real_state import REASON
 from mlops_assets_tests.loop.stage import SEED, Stage
 from mlops_assets_tests.loop.users import Heard
@@ -27,7 +27,9 @@ class Amounts:
     """How much of everything; the profile's thresholds have to fit."""
 
     requests: int
-    """Answered requests that are sent before a look: more than start one, a window's worth."""
+    """Answered requests that are sent before a look: a window's worth."""
+    look_after: int
+    """The profile's `monitor_after_requests`."""
     labels: int
     """Requests that are drawn for labels."""
 
@@ -38,8 +40,7 @@ class Story:
     def __init__(self, stage: Stage, amounts: Amounts) -> None:
         self.stage, self.amounts = stage, amounts
         self.tell, self.users, self.state = stage.timeline.tell, stage.users, stage.state
-        self._seen = self._report_key()
-        self._draws = 0
+        self._draws = self._sent_before = 0
 
     def ordinary_traffic(self) -> None:
         """Users ask what the model was trained on."""
@@ -105,7 +106,6 @@ class Story:
 
     def it_clears(self) -> None:
         """The release in force was trained on the new world, so that is normal now."""
-        self.users.heard = Heard()
         self.send("the same world, the new version")
         self.expect_verdict(NO_DRIFT, "clear")
 
@@ -125,7 +125,7 @@ class Story:
 
     def send(self, what: str) -> None:
         """Enough traffic for a look at it."""
-        self.users.heard = Heard()
+        self.users.heard, self._sent_before = Heard(), self.users.answered
         self.users.send(self.amounts.requests)
         heard = self.users.heard
         self.tell("users", f"{heard.answered} requests of {what}: {heard.share} answered right")
@@ -142,16 +142,18 @@ class Story:
             found = json.loads((self.state.artifact(report) / "drift.json").read_bytes())
             raise NotSeenError(f"The verdict is {report.verdict}, not {verdict}: {found['reason']}")
 
-    def _report_key(self) -> str:
-        report = self.state.ref("drift_report", DriftReportRef)
-        return report.artifact.key if report else ""
-
     def _next_report(self) -> DriftReportRef | None:
+        """The report on the traffic sent last. A look that was under way before may have taken in
+        a part of it; as long as enough for another look is left, another follows."""
+        log = self.state.ref("prediction_log", PredictionLogRef)
         report = self.state.ref("drift_report", DriftReportRef)
-        if report is None or report.artifact.key == self._seen:
+        if log is None or report is None:
             return None
-        self._seen = report.artifact.key
-        return report
+        taken_in = log.artifact.summary["answered"] - self._sent_before
+        if taken_in < self.amounts.requests - self.amounts.look_after:
+            return None
+        judged = self.stage.home.store.recipe(report.artifact).inputs
+        return report if log.artifact.digest in judged.values() else None
 
     def _said_without_rows(self) -> str:
         def look() -> str | None:
