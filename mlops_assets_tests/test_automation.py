@@ -118,8 +118,8 @@ def test_sensors_and_schedules_run_by_default(daemon: Daemon) -> None:
     repository = defs.get_repository_def()
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert set(sensors) >= {
-        *("data_change_sensor", "traffic_sensor", "drift_sensor", "run_failure_alert"),
-        *("champion_changed", "champion_restored", "release_changed"),
+        *("data_change_sensor", "traffic_sensor", "drift_sensor", "feedback_sensor"),
+        *("champion_changed", "champion_restored", "release_changed", "run_failure_alert"),
     }
     assert set(sensors.values()) == {DefaultSensorStatus.RUNNING}
     schedules = {item.default_status for item in repository.schedule_defs}

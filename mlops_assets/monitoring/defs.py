@@ -20,7 +20,7 @@ from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
 from mlops_assets.monitoring.log.defs import prediction_log_asset, sampled_traces_asset
 from mlops_assets.monitoring.quality.answer_quality import read_findings
 from mlops_assets.monitoring.quality.defs import answer_quality_asset
-from mlops_assets.monitoring.sensors import drift_sensor, traffic_sensor
+from mlops_assets.monitoring.sensors import drift_sensor, feedback_sensor, traffic_sensor
 from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
 from mlops_assets.resources import Workspace, table
 
@@ -202,5 +202,5 @@ defs = dg.Definitions(
         drift_reference_asset,
         drift_report,
     ],
-    sensors=[traffic_sensor, drift_sensor],
+    sensors=[traffic_sensor, drift_sensor, feedback_sensor],
 )

@@ -5,11 +5,9 @@ Nothing here promotes. A retraining ends in a request for approval, and people a
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 
-import mlops_assets
 from mlops_assets.artifacts import LineageError
 from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
@@ -21,7 +19,7 @@ from mlops_assets.monitoring.log.new_requests import count_new, read_position
 from mlops_assets.monitoring.log.segments import resolve
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.retrain_policy import why_no_drift, why_no_feedback, why_not_now
-from mlops_assets.profiles import asset_config, model_name
+from mlops_assets.profiles import PROJECT, asset_config, model_name
 from mlops_assets.refs import DriftReportRef, PredictionLogRef, RawDatasetRef
 from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
@@ -30,7 +28,6 @@ TRIGGER, REASON = "mlops/trigger", "mlops/reason"
 BY_ITSELF = ("drift", "feedback", "data")
 """Triggers of `retrain` that no person pressed."""
 LONGEST_COOLDOWN = timedelta(days=90)
-PROJECT = Path(mlops_assets.__file__).resolve().parent.parent
 UNDER_WAY = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

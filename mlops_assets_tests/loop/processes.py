@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
+
 from mlops_assets.profiles import PROJECT
 from mlops_assets_tests.commands import environment_for, script
 from mlops_assets_tests.loop.waiting import NotSeenError
@@ -63,9 +65,11 @@ class Process:
             self._signal(group, signal.SIGKILL)
             self._process.wait()
         end = time.monotonic() + GRACE_S
-        while self._is_alive(group):  # runs of the daemon, which end a moment after it
+        while alive := _alive(group):  # runs of the daemon, which end a moment after it
             if time.monotonic() > end:
                 self._signal(group, signal.SIGKILL)
+                psutil.wait_procs(alive, GRACE_S)
+                return
             time.sleep(0.05)
 
     @staticmethod
@@ -75,13 +79,18 @@ class Process:
         except ProcessLookupError:
             return
 
-    @staticmethod
-    def _is_alive(group: int) -> bool:
+
+def _alive(group: int) -> list[psutil.Process]:
+    """The processes of a group; one that has ended and that nobody asked after does not count."""
+    found = []
+    for process in psutil.process_iter(["status"]):
         try:
-            os.killpg(group, 0)
+            ours = os.getpgid(process.pid) == group
         except ProcessLookupError:
-            return False
-        return True
+            continue
+        if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
 
 
 class Processes:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mlops_assets_tests.waiting import wait_until
+
 POLL_S = 0.2
 Found = TypeVar("Found")
 
@@ -17,17 +19,20 @@ def wait_for(
     look: Callable[[], Found | None],
     seconds: float,
     instead: Callable[[], str],
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None],
 ) -> Found:
-    """The first result that is not None.
+    """The first result that is true.
 
     ``instead`` tells the last state for the error; ``check`` raises where waiting on is of no use,
     such as when a process has died. Raises NotSeenError.
     """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (found := look()) is not None:
-            return found
+
+    def pace() -> Found | None:
         check()
-        time.sleep(POLL_S)
-    raise NotSeenError(f"Waited {seconds:.0f} s for {what}. It did not come.\n{instead()}")
+        time.sleep(POLL_S)  # looking costs: the ledger and Dagster's storage are read
+        return look()
+
+    try:
+        return wait_until(pace, what, seconds)
+    except TimeoutError as error:
+        raise NotSeenError(f"Waiting was in vain: {error}.\n{instead()}") from error
