@@ -225,7 +225,7 @@ def test_a_case_is_never_learnt_and_what_is_learnt_is_no_case(home: Home) -> Non
     """By hash of who asked; and whatever hashes say, no text stands on both sides."""
     long = [" ".join(words(7 * n + k) for k in range(6)) for n in range(30)]
     asked = [request(n, long[n // 2] + (" now" if n % 4 == 1 else "")) for n in range(60)]
-    splits = make_splits(home, train=[long[0], f"{long[1]} now"])
+    splits = make_splits(home, train=[long[0], f"{long[1]} now"])  # so two pairs are known
     made = make(home, asked, [vote(one, answer()) for one in asked], splits=splits,
                 regression_share=0.5)  # fmt: skip
     rows, cases = (lines(home, made, f"{name}.jsonl") for name in ("training", "regressions"))

@@ -1,8 +1,9 @@
 """Lessons that repeat one another, contradict one another, or stand where nothing may be learnt.
 
-What is held out is the validation and test split and every suite. A case must not stand in the
-train split either. Exact is by the text ignoring case and spacing, near by the similarity of
-``near_duplicates`` that the splits themselves are held to.
+What is held out is the validation and test split and every suite. What stands in the train split
+is known already: as a row it would teach nothing, as a case it would ask what was learnt. Exact is
+by the text ignoring case and spacing, near by the similarity of ``near_duplicates`` that the
+splits themselves are held to.
 """
 
 import json
@@ -67,11 +68,11 @@ def _contradictions(drafts: Sequence[Draft]) -> list[Draft]:
             by_text.setdefault(draft.text, []).append(place)
     found = list(drafts)
     for places in by_text.values():
-        last = {drafts[place].lesson.person: place for place in places}
-        standing = [drafts[place].answer for place in last.values()]
-        agreed = all(same_answer(standing[0], answer) for answer in standing)
+        last = {drafts[place].lesson.person: drafts[place].answer for place in places}
+        first, *others = last.values()
+        agreed = all(same_answer(first, other) for other in others)
         for place in places:
-            if place not in last.values():
+            if not same_answer(drafts[place].answer, last[drafts[place].lesson.person]):
                 found[place] = replace(drafts[place], reason="taken_back")
             elif not agreed:
                 found[place] = replace(drafts[place], reason="contradicted")
@@ -93,17 +94,12 @@ def _exact(drafts: Sequence[Draft], held_out: set[str], train: set[str]) -> list
 
 
 def _near(drafts: Sequence[Draft], known: Known, scratch: Path) -> list[Draft]:
-    import numpy as np
-
     places = [place for place, draft in enumerate(drafts) if not draft.reason]
     texts = [*known.held_out, *known.train, *(drafts[place].text for place in places)]
     held_out, first = len(known.held_out), len(known.held_out) + len(known.train)
-    case = np.zeros(len(texts), dtype=bool)
-    case[first:] = [drafts[place].case for place in places]
 
-    def worth(earlier: Any, later: Any) -> Any:
-        in_train = (earlier >= held_out) & (earlier < first)
-        return (later >= first) & (~in_train | case[later])
+    def worth(_: Any, later: Any) -> Any:
+        return later >= first
 
     partners: dict[int, set[int]] = {}
     if places:

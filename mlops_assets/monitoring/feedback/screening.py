@@ -34,7 +34,7 @@ REASONS = {
     "near_duplicate": "an earlier lesson has nearly the same text",
     "in_eval_set": "the text stands in the validation or test split or in a suite",
     "near_eval_set": "the text nearly stands there",
-    "in_training": "the text stands in the train split, or is a case and nearly stands there",
+    "in_training": "the text stands in the train split, or nearly",
     "person_cap": "its person has too many rows, or too great a share of them",
     "tenant_cap": "its tenant has too great a share of the rows",
 }
