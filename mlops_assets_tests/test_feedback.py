@@ -13,6 +13,10 @@ import pytest
 import requests
 
 from mlops_assets.feedback_record import last_votes, read_feedback
+from mlops_assets.home import Home
+from mlops_assets.monitoring.feedback.feedback_rows import make_rows, read_said
+from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
+from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.request_record import CANARY
 from mlops_assets.serving.gateway.api_keys import CHAT, FEEDBACK, SCOPES, new_key
 from mlops_assets.serving.records import feedback, request_log
@@ -26,6 +30,7 @@ from mlops_assets_tests.gateway_server import (
     serve_gateway,
     upstream_of,
 )
+from mlops_assets_tests.said import make_splits
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,23 @@ def test_a_vote_is_kept_with_what_answered(gateway: RunningGateway) -> None:
     assert kept.user == gateway.records[-1]["user"]
     modes = {path.stat().st_mode & 0o777 for path in gateway.files.feedback.iterdir()}
     assert modes == {0o600}
+
+
+def test_a_correction_becomes_a_row_and_an_echo_never(engine: EngineServer, home: Home) -> None:
+    with serve_gateway(home.root, upstream_of(engine.url)) as gateway:
+        right, echoed = ask(gateway), ask(gateway, "lee")
+        said = gateway.records[-1]["output"]
+        for id, correction in ((right, "Good day to you"), (echoed, said.upper())):
+            assert vote(gateway, request_id=id, rating="down", correction=correction).ok
+    spec = FeedbackSpec(max_person_share=1.0, regression_share=0.0, suites="")
+    where = PredictionLogSpec(directory=str(gateway.files.requests))
+    log, splits = collect(home.store, where, home.root), make_splits(home, labels={})
+    made = make_rows(home, read_said(home, log, (), spec), splits, spec)
+    assert made.summary["kinds"]["correction"] == {
+        "received": 2, "training": 1, "cases": 0, "signals": 0, "quarantined": {"echo": 1}
+    }  # fmt: skip
+    (row,) = (home.store.path(made) / "training.jsonl").read_text().splitlines()
+    assert [turn["content"] for turn in json.loads(row)["messages"]] == ["Hello", "Good day to you"]
 
 
 def test_the_last_vote_counts(gateway: RunningGateway) -> None:
