@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore, Recipe
+from mlops_assets.dataset.expectations import ValidationSpec
 from mlops_assets.monitoring.drift.reference import make_reference
 from mlops_assets.monitoring.drift.spec import DriftSpec, ReferenceSpec
 from mlops_assets.monitoring.log import prediction_log
@@ -44,7 +45,8 @@ def make_splits(
     inputs = {"rows": str(hash(tuple(row.id for row in rows)))}
     spec = {"labels": [[name, list(values)] for name, values in labels.items()]}
     artifact = store.build(Recipe("dataset_splits", inputs, spec, "1"), produce)
-    return SplitsRef(artifact, VERSIONS, {"train": len(rows)}, labels)
+    settings = {"validated_dataset": ValidationSpec().model_dump(mode="json")}
+    return SplitsRef(artifact, VERSIONS, {"train": len(rows)}, labels, settings)
 
 
 def make_log(
