@@ -165,11 +165,14 @@ def test_a_row_in_the_splits_is_no_reason_against_itself(home: Home, folder: Pat
 def test_a_process_that_is_killed_leaves_what_the_next_completes(
     home: Home, folder: Path, at: str
 ) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(make(home, 3)), at]
+    before = collect(home, 3)
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(make(home, 2)), at]
     died = subprocess.run(command, env=os.environ, capture_output=True, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    ref = collect(home, 3)
-    assert [one.version for one in versions.read_versions(folder)] == [ref.version]
+    ref = collect(home, 4)
+    listed = [one.version for one in versions.read_versions(folder)]
+    assert listed == [before.version, ref.version]
+    assert ref.training + ref.cases == 4
     assert all(versions._read_pin(folder, name) == versions._md5(folder / name)
                for name in versions.TRACKED)  # fmt: skip
 

@@ -49,12 +49,20 @@ def write_files(folder: Path, drafts: Sequence[Draft], labels: Mapping[str, Any]
 def read_lessons(folder: Path) -> list[Lesson]:
     """The lessons behind the version that lies in ``folder``, as far as its files tell.
 
-    What the model had answered they do not: such a lesson was found to be no echo before.
+    A process that was killed may have left files of two versions: what stands in one of them only
+    is passed over, and comes again from the logs. Raises LineageError for what cannot be read.
     """
     if not (folder / PROVENANCE).is_file():
         return []
-    said = {line["id"]: line for name in (TRAINING, CASES) for line in _read(folder / name)}
-    return [_lesson(line, said[line["id"]]) for line in _read(folder / PROVENANCE)]
+    try:
+        files = [folder / name for name in (TRAINING, CASES) if (folder / name).is_file()]
+        said = {(path.name, line["id"]): line for path in files for line in _read(path)}
+        known = (
+            (line, said.get((line["file"], line["id"]))) for line in _read(folder / PROVENANCE)
+        )
+        return [_lesson(line, row) for line, row in known if row]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder / PROVENANCE, error) from error
 
 
 def count_lines(path: Path) -> int:
@@ -134,7 +142,11 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8") as stream:
             yield from map(json.loads, stream)
     except (OSError, ValueError) as error:
-        raise LineageError(
-            f"{path} cannot be read ({type(error).__name__}).",
-            "Bring a version back with `mlops feedback restore VERSION`.",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> LineageError:
+    return LineageError(
+        f"{path} cannot be read ({type(error).__name__}).",
+        "Bring a version back with `mlops feedback restore VERSION`.",
+    )
