@@ -18,6 +18,7 @@ from mlops_assets_tests.said import (
     LABELS,
     answer,
     label,
+    later,
     make_splits,
     request,
     vote,
@@ -199,6 +200,15 @@ def test_copies_count_once_and_contradictions_not_at_all(home: Home) -> None:
     }  # fmt: skip
     texts = [row["messages"][0]["content"] for row in lines(home, made, "training.jsonl")]
     assert texts == ["one text", "three", long]
+
+
+def test_a_vote_that_is_taken_back_takes_its_row_back(home: Home) -> None:
+    asked = [request(number) for number in range(4)]
+    votes = [vote(one, answer()) for one in asked]
+    assert make(home, asked, votes).summary["training"] == 4
+    made = make(home, asked, [*votes, later(votes[0], correction="", score=1.0)])
+    assert (made.summary["training"], reasons(made)) == (3, {"taken_back": 1})
+    assert made.summary["kinds"][THUMB_UP]["signals"] == 1
 
 
 def test_nothing_stands_in_a_suite_not_even_nearly(home: Home, tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from mlops_assets.ref_json import dump_ref, load_ref
 from mlops_assets_tests.said import (
     LABELS,
     answer,
-    later,
     make_splits,
     request,
     vote,
@@ -127,15 +126,6 @@ def test_a_life_of_versions(home: Home, folder: Path, tmp_path: Path) -> None:
         versions.restore(folder, first.version, "2026-05-04T00:00:00+00:00")  # was never pushed
     assert (folder / "training.jsonl").read_bytes() == rows
     assert versions._read_pin(folder, "training.jsonl") == listed[1].training.md5
-
-
-def test_a_vote_that_is_taken_back_takes_its_row_back(home: Home, folder: Path) -> None:
-    collect(home, 4)
-    asked = [request(number) for number in range(4)]
-    votes = [vote(one, answer()) for one in asked]
-    write_votes(home, [*votes, later(votes[0], correction="", score=1.0)])
-    ref = feedback_rows.collect(home, write_log(home, asked), make_splits(home), SPEC)
-    assert ref.training + ref.cases == 3
 
 
 def test_what_the_logs_no_longer_hold_stays(home: Home, folder: Path) -> None:

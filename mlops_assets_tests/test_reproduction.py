@@ -170,7 +170,7 @@ def test_data_that_is_here_is_copied_if_it_is_the_very_same(project: Path) -> No
     assert try_to_bring(project, version_of(project)) == "rows\n"
     learnt = version_of(project, dataset_hash=f"{ROWS_HASH}+{'f' * 32}")
     learnt.origin["settings"]["raw_dataset"]["feedback"] = "${MLOPS_HOME}/feedback"
-    with pytest.raises(LineageError, match="feedback rows f{32} are neither"):
+    with pytest.raises(LineageError, match=r"feedback rows f{32} are neither"):
         try_to_bring(project, learnt)
     # Left to the lineage, which pulls or rebuilds what the commit pins.
     assert try_to_bring(project, version_of(project, dataset_hash="0" * 32)) == ""
