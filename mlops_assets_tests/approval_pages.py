@@ -93,14 +93,14 @@ class RunningPage:
     url: str
 
     def get(self, path: str = "", **options: Any) -> requests.Response:
-        return requests.get(f"{self.url}/{path}", timeout=30, **options)
+        return requests.get(f"{self.url}/{path}", timeout=60, **options)
 
     def decide(
         self, request: str, token: str, decision: str = "approve", reason: str = "looks right"
     ) -> requests.Response:
         """Send the form as a browser does."""
         fields = {"token": token, "decision": decision, "reason": reason}
-        return requests.post(f"{self.url}/requests/{request}", data=fields, timeout=30)
+        return requests.post(f"{self.url}/requests/{request}", data=fields, timeout=60)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Homes for tests, and one real run of the job `lineage` that many tests look at."""
 
+import gc
 import json
 import os
 import shutil
@@ -17,8 +18,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from mlops_assets.home import Home, run_lock
 from mlops_assets.refs import Versions
-from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job, run_command
+from mlops_assets.training import compute_ceiling
+from mlops_assets_tests.commands import OURS, SERVICES, Finished, execute_job
 from mlops_assets_tests.made_once import made_once
+from mlops_assets_tests.warm_process import fork_command
 
 VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
@@ -47,6 +50,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """What was imported so far stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: a mistake shows in seconds, not after a training.
 
@@ -73,6 +83,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     """No test sees the developer's state, nor another test's."""
     _forget_services()
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(compute_ceiling, "SECONDS_EACH", 0.0)  # every home would measure it anew
     yield
     run_lock.release()
     _forget_services()
@@ -167,7 +178,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     server.start()
     try:
         url = "http://{}:{}".format(*server.get_host_and_port())
-        requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()
+        requests.post(f"{url}/moto-api/reset", timeout=60).raise_for_status()
         yield S3Server(url, boto3.client("s3", endpoint_url=url))
     finally:
         server.stop()
@@ -182,7 +193,7 @@ class LineageRun:
 
     @property
     def status(self) -> Any:
-        return run_command("mlops", "status", "--json", home=self.home).json
+        return fork_command("mlops", "status", "--json", home=self.home).json
 
     def copy(self, folder: Path) -> "LineageRun":
         """For a test that runs something in it: what others see stays as it was."""

@@ -52,7 +52,7 @@ class Watched:
     def kept_back(self) -> set[str]:
         """Names of the alerts that people do not hear of, because of another."""
         url = f"{self.alertmanager}/api/v2/alerts?inhibited=true&active=false"
-        found = requests.get(url, timeout=10).json()
+        found = requests.get(url, timeout=60).json()
         return {one["labels"]["alertname"] for one in found}
 
 
@@ -101,6 +101,6 @@ def test_people_hear_of_a_dead_engine_and_of_drift_and_when_they_are_over(
     assert "is over" in watched.attachment("Resolved: DriftDetected")["text"]
     assert not watched.firing() & {"EngineDown", "DriftDetected"}
 
-    groups = requests.get(f"{watched.prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"]
+    groups = requests.get(f"{watched.prometheus}/api/v1/rules", timeout=60).json()["data"]["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     assert query(watched.prometheus, 'alertmanager_notifications_failed_total{integration="slack"}')

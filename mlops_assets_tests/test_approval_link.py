@@ -175,10 +175,10 @@ def test_looking_decides_nothing(home: Home, page: RunningPage) -> None:
     choice = {"token": token, "decision": "approve", "reason": "prefetched"}
     for method in ("GET", "HEAD"):
         url = f"{page.url}/{where}"
-        assert requests.request(method, url, params=choice, timeout=30).status_code == 200
+        assert requests.request(method, url, params=choice, timeout=60).status_code == 200
     for method in ("PUT", "DELETE", "PATCH"):
         url = f"{page.url}/{where}"
-        assert requests.request(method, url, data=choice, timeout=30).status_code == 405
+        assert requests.request(method, url, data=choice, timeout=60).status_code == 405
     assert outcomes(home) == [REQUESTED]
 
 
@@ -209,7 +209,7 @@ def test_any_other_form_decides_nothing(
     data = options.get("data", whole | options.get("change", {}))
     kind = {"Content-Type": "application/x-www-form-urlencoded"} | options.get("headers", {})
     url = f"{page.url}/requests/{asked.request.id}"
-    answer = requests.post(url, data=data, headers=kind, timeout=30)
+    answer = requests.post(url, data=data, headers=kind, timeout=60)
     assert answer.status_code == status, answer.text
     assert outcomes(home) == [REQUESTED]
 

@@ -15,12 +15,12 @@ from mlops_assets.profiles import PROJECT, load_profile
 from mlops_assets_tests.commands import (
     Finished,
     environment_for,
-    execute_job,
     run_command,
     script,
 )
 from mlops_assets_tests.conftest import LineageRun
 from mlops_assets_tests.waiting import wait_until
+from mlops_assets_tests.warm_process import fork_job
 
 
 def profile_with(folder: Path, asset: str, **settings: Any) -> str:
@@ -61,7 +61,7 @@ def test_unusable_data(
     if content is not None:
         file.write_bytes(content)
     profile = profile_with(tmp_path, "raw_dataset", path=str(file))
-    assert_one_clear_error(execute_job("lineage", home=home.root, MLOPS_PROFILE=profile), *words)
+    assert_one_clear_error(fork_job("lineage", home=home.root, MLOPS_PROFILE=profile), *words)
 
 
 @pytest.mark.parametrize("job", ["lineage", "evaluate"])
@@ -84,15 +84,15 @@ def test_a_wrong_profile(
 ) -> None:
     profile = profile_with(tmp_path, "lora_adapter", **settings)
     if way == "-c":
-        run = execute_job(job, "-c", profile, home=home.root)
+        run = fork_job(job, "-c", profile, home=home.root)
     else:
-        run = execute_job(job, home=home.root, MLOPS_PROFILE=profile)
+        run = fork_job(job, home=home.root, MLOPS_PROFILE=profile)
     assert_one_clear_error(run, *words)
     assert not (home.root / "artifacts").exists(), "work was done before the settings were checked"
 
 
 def test_an_unknown_profile(home: Home) -> None:
-    run = execute_job("lineage", home=home.root, MLOPS_PROFILE="huge")
+    run = fork_job("lineage", home=home.root, MLOPS_PROFILE="huge")
     assert_one_clear_error(run, "huge", "banking77")
 
 
@@ -114,7 +114,7 @@ def test_an_unsafe_base_model(lineage: LineageRun, tmp_path: Path, bad: str) -> 
         config.write_text(config.read_text().replace("{", '{"auto_map": {"AutoModel": "x.Y"},', 1))
         named = "auto_map"
     profile = profile_with(tmp_path, "base_model", source="local", path=str(model))
-    run = execute_job("lineage", home=lineage.home, MLOPS_PROFILE=profile)
+    run = fork_job("lineage", home=lineage.home, MLOPS_PROFILE=profile)
     assert_one_clear_error(run, named)
     assert lineage.status == before
 
@@ -165,7 +165,7 @@ def test_a_second_run_at_the_same_time(home: Home) -> None:
     try:
         lock = home.root / "run.lock"
         wait_until(lambda: lock.exists() and lock.read_text(), "the first run")
-        second = execute_job("lineage", home=home.root)
+        second = fork_job("lineage", home=home.root)
         assert_one_clear_error(second, "is at work in", str(home.root), str(first.pid))
         assert first.poll() is None, "the first run goes on"
     finally:
@@ -187,7 +187,7 @@ def test_a_tampered_adapter_is_refused(lineage: LineageRun, tmp_path: Path) -> N
     weights.write_bytes(data)
     shutil.rmtree(home / "artifacts" / "eval_report")
     shutil.rmtree(home / "artifacts" / "predictions", ignore_errors=True)
-    run = execute_job("evaluate", home=home)
+    run = fork_job("evaluate", home=home)
     assert_one_clear_error(run, "was changed after it was built", "adapter_model.safetensors")
 
 
@@ -203,7 +203,7 @@ def test_a_missed_floor_blocks_and_loses_nothing(lineage: LineageRun, tmp_path: 
     lineage = lineage.copy(tmp_path)
     before = lineage.status
     profile = profile_with(tmp_path, "gate_verdict", minimum_exact_match=1.0)
-    run = execute_job("lineage", "-c", profile, home=lineage.home)
+    run = fork_job("lineage", "-c", profile, home=lineage.home)
     assert_one_clear_error(run, "blocking asset check failed")
     assert "FAIL: floor/exact_match" in run.output
     after = lineage.status

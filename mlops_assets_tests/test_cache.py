@@ -79,7 +79,7 @@ def ask(
     headers = {"Authorization": f"Bearer {key or gateway.key}", "Cache-Control": control}
     body = {"model": MODEL, "messages": [{"role": "user", "content": question}], **fields}
     return requests.post(
-        f"{gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=9
+        f"{gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=60
     )
 
 
@@ -100,7 +100,7 @@ def test_a_repeated_question_asks_no_engine(gateway: RunningGateway, engine: Eng
     assert (missed["cached"], hit["cached"]) == ("", "exact")
     assert hit["output"] == missed["output"]
     assert (hit["tokens_in"], hit["tokens_out"], hit["finish"]) == (0, 0, "stop")
-    metrics = requests.get(f"{gateway.url}/metrics", headers=gateway.authorization, timeout=9).text
+    metrics = requests.get(f"{gateway.url}/metrics", headers=gateway.authorization, timeout=60).text
     assert 'mlops_cache_hits_total{kind="exact"} 1.0' in metrics
 
 

@@ -61,7 +61,7 @@ def ask(gateway: RunningGateway, user: str = "kim") -> str:
     """A question of this user; returns the request's id."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "user": user}
     answer = requests.post(
-        f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.authorization, timeout=10
+        f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.authorization, timeout=60
     )
     assert answer.json()["id"] == answer.headers["x-request-id"]
     return str(answer.json()["id"])
@@ -69,7 +69,7 @@ def ask(gateway: RunningGateway, user: str = "kim") -> str:
 
 def vote(gateway: RunningGateway, key: str = "", **body: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {key or gateway.key}"}
-    return requests.post(f"{gateway.url}/v1/feedback", json=body, headers=headers, timeout=10)
+    return requests.post(f"{gateway.url}/v1/feedback", json=body, headers=headers, timeout=60)
 
 
 def votes(gateway: RunningGateway) -> list[Any]:
@@ -170,7 +170,7 @@ def test_a_vote_on_an_error_is_refused(gateway: RunningGateway, engine: EngineSe
     engine.switch("error:500")
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
     answer = requests.post(
-        f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.authorization, timeout=10
+        f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.authorization, timeout=60
     )
     assert answer.status_code == 503
     told = vote(gateway, request_id=answer.headers["x-request-id"], rating="up")

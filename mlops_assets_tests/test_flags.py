@@ -171,7 +171,7 @@ def test_the_shipped_flags_let_everybody_in() -> None:
 def test_asking_again_costs_next_to_nothing(watch: Callable[[Path], Flags], file: Path) -> None:
     file.write_text(ALL)
     flags = watch(file)
-    began = time.perf_counter()
+    began = time.thread_time()  # whatever else the machine does
     for _ in range(5000):
         flags.eligible("canary", "user", {"tenant": "acme", "plan": "pro"})
-    assert (time.perf_counter() - began) / 5000 < 100e-6  # some 2 µs on an idle core
+    assert (time.thread_time() - began) / 5000 < 100e-6  # some 2 µs on an idle core

@@ -151,7 +151,7 @@ def test_a_bad_body_is_refused(
         f"{gateway.url}/v1/chat/completions",
         data=body,
         headers={"Content-Type": "application/json", **gateway.authorization},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == status
     assert says in answer.json()["error"]["message"]
@@ -190,7 +190,7 @@ def test_what_is_not_there(
         gateway.url + path,
         data=b"{}",
         headers={"Content-Type": kind, **gateway.authorization},
-        timeout=10,
+        timeout=60,
     )
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -203,7 +203,7 @@ def test_without_a_key_nothing_is_answered(gateway: RunningGateway, key: str) ->
             gateway.url + path,
             json={},
             headers={"Authorization": f"Bearer {key}".encode("latin-1")},
-            timeout=10,
+            timeout=60,
         )
         assert answer.status_code == 401
     with pytest.raises(openai.AuthenticationError):
@@ -231,7 +231,7 @@ def test_an_engine_that_fails_is_a_clean_503(
 
 
 def test_health_names_what_is_served(gateway: RunningGateway) -> None:
-    answer = requests.get(f"{gateway.url}/health", timeout=10)
+    answer = requests.get(f"{gateway.url}/health", timeout=60)
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
     assert answer.json()["config"] == gateway.gateway.spec.digest
@@ -239,10 +239,10 @@ def test_health_names_what_is_served(gateway: RunningGateway) -> None:
 
 def test_metrics_count_what_happened(client: openai.OpenAI, gateway: RunningGateway) -> None:
     client.chat.completions.create(model=MODEL, messages=QUESTION)
-    text = requests.get(f"{gateway.url}/metrics", headers=gateway.authorization, timeout=10).text
+    text = requests.get(f"{gateway.url}/metrics", headers=gateway.authorization, timeout=60).text
     assert f'mlops_requests_total{{arm="champion",key="{gateway.name}",' in text
     assert "mlops_request_seconds_bucket" in text
-    assert requests.get(f"{gateway.url}/metrics", timeout=10).status_code == 401
+    assert requests.get(f"{gateway.url}/metrics", timeout=60).status_code == 401
 
 
 def test_files_are_private(gateway: RunningGateway, tmp_path: Path) -> None:

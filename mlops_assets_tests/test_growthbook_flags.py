@@ -62,10 +62,10 @@ def test_features_decide_by_attributes(url: str, monkeypatch: pytest.MonkeyPatch
     assert flags.eligible("everybody", "user", {})
     assert not flags.eligible("text", "user", {})  # a text is no yes
     assert not flags.eligible("unknown", "user", {})
-    began = time.perf_counter()
+    began = time.process_time()
     for number in range(200):
         flags.eligible("canary", f"user {number}", {"tenant": "acme"})
-    assert (time.perf_counter() - began) / 200 < 5e-3  # no thread and no event loop for each
+    assert (time.process_time() - began) / 200 < 5e-3  # no thread and no event loop for each
     flags.close()
 
 

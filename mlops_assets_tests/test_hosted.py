@@ -46,7 +46,7 @@ class Hosted:
             f"{self.url}/v1/chat/completions",
             json={"messages": [{"role": "user", "content": QUESTION}], "stream": stream, **fields},
             headers={"Authorization": f"Bearer {key}"},
-            timeout=30,
+            timeout=60,
         )
         found = Answer(QUESTION, response.status_code, raw=response.text)
         answer = (read_stream if stream and response.ok else read_document)(found)
@@ -170,7 +170,7 @@ def test_the_gateway_serves_a_release_by_a_provider_and_records_its_price(
         messages = [{"role": "user", "content": QUESTION}]
         body = {"model": MODEL, "messages": messages, "stream": stream}
         url = f"{gateway.url}/v1/chat/completions"
-        answer = requests.post(url, json=body, headers=gateway.authorization, timeout=30)
+        answer = requests.post(url, json=body, headers=gateway.authorization, timeout=60)
         (record,) = gateway.records
     asked = hosted.first.asked[-1].body
     assert answer.status_code == 200

@@ -2,13 +2,12 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
 from mlops_assets.console import INTERRUPTED
 from mlops_assets.cost import Meter, Usage
 from mlops_assets.home import Home, translate_disk_full
-from mlops_assets.profiles import PROJECT
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import AdapterRef
 from mlops_assets.training import resume
 from mlops_assets.training.checkpoints import Checkpoints
 from mlops_assets.training.spec import FinetuneSpec
-from mlops_assets_tests.commands import environment_for, script
+from mlops_assets_tests.commands import environment_for
 from mlops_assets_tests.small_training import (
     RARELY,
     SPEC,
@@ -40,6 +38,7 @@ from mlops_assets_tests.small_training import (
     train_until_killed,
 )
 from mlops_assets_tests.waiting import wait_until
+from mlops_assets_tests.warm_process import fork, run_words
 
 pytestmark = pytest.mark.slow
 
@@ -69,20 +68,9 @@ def uninterrupted(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Art
     return artifact
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Starts processes by forking one that has imported the libraries: they take seconds."""
-    context = multiprocessing.get_context("forkserver")
-    libraries = ["trl.trainer.sft_trainer", "transformers.models.llama.modeling_llama"]
-    libraries += ["datasets", "mlflow", "peft"]
-    context.set_forkserver_preload([*libraries, train.__module__])
-    return context
-
-
-def kill(processes: Any, root: Path, where: str) -> None:
+def kill(root: Path, where: str) -> None:
     """Train in a process of its own until it is killed."""
-    process = processes.Process(target=train_until_killed, args=(root, where))
-    process.start()
+    process = fork(train_until_killed, root, where)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
 
@@ -98,13 +86,12 @@ def kill(processes: Any, root: Path, where: str) -> None:
 def test_killed_training_ends_with_the_same_bytes(
     root: Path,
     uninterrupted: Artifact,
-    processes: Any,
     deaths: list[str],
     resumed: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for where in deaths:
-        kill(processes, root, where)
+        kill(root, where)
     caplog.set_level(logging.INFO, "mlops_assets")
     artifact = train(root)
     assert f"resuming at step {resumed} of {STEPS}" in caplog.text
@@ -247,21 +234,18 @@ def test_what_the_parts_took_adds_up(root: Path, monkeypatch: pytest.MonkeyPatch
     assert 3600 < summary["usage"]["seconds"] < 3660
 
 
-def run_training_job(home: Path) -> "subprocess.Popen[str]":
-    """`dagster job execute` of a job that trains, with hashes in an order of its own."""
-    words = ["dagster", "job", "execute", "-m", TRAINING_JOB, "-j", "train"]
-    return subprocess.Popen(
-        [script(words[0]), *words[1:]],
-        cwd=PROJECT,
-        env=environment_for(home) | {"PYTHONHASHSEED": "7"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def run_training_job(home: Path, output: Path) -> ForkServerProcess:
+    """`dagster job execute` of a job that trains; hashes are in another order than in here."""
+    words = ("dagster", "job", "execute", "-m", TRAINING_JOB, "-j", "train")
+    return fork(run_words, words, environment_for(home), output)
 
 
 def test_a_job_that_is_taken_away_goes_on_when_it_is_run_again(
-    tracked_home: Home, inputs: Path, uninterrupted: Artifact, monkeypatch: pytest.MonkeyPatch
+    tracked_home: Home,
+    tmp_path: Path,
+    inputs: Path,
+    uninterrupted: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SIGTERM, as spot machines send it: exit code 75, then the same command to the same bytes."""
     home = tracked_home
@@ -270,20 +254,22 @@ def test_a_job_that_is_taken_away_goes_on_when_it_is_run_again(
     for asset, ref in zip(("dataset_splits", "base_model"), make_inputs(home.store), strict=True):
         home.write_ref(asset, "earlier-run", dump_ref(ref))
 
-    first = run_training_job(home.root)
-    begun = home.store.checkpoints
-    wait_until(lambda: first.poll() is not None or any(begun.glob("*/step-*")), "a checkpoint", 120)
+    said, begun = tmp_path / "output", home.store.checkpoints
+    first = run_training_job(home.root, said)
+    wait_until(lambda: not first.is_alive() or any(begun.glob("*/step-*")), "a checkpoint", 120)
     first.terminate()
-    output, _ = first.communicate(timeout=120)
-    assert first.returncode == INTERRUPTED == 75, output
+    first.join(120)
+    output = said.read_text()
+    assert first.exitcode == INTERRUPTED == 75, output
     assert "saved at step" in output
     assert "run the same command again to go on" in output
     assert "Traceback" not in output
     assert statuses(home) == (["FAILED"], ["FAILURE"])
 
-    second = run_training_job(home.root)
-    output, _ = second.communicate(timeout=120)
-    assert second.returncode == 0, output
+    second = run_training_job(home.root, said)
+    second.join(120)
+    output = said.read_text()
+    assert second.exitcode == 0, output
     assert "resuming at step" in output
     assert statuses(home) == (["FAILED", "FINISHED"], ["FAILURE", "SUCCESS"])
     adapter = home.latest("lora_adapter")

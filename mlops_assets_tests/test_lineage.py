@@ -10,8 +10,9 @@ import pytest
 from mlops_assets.evaluation.records import RECORDS, TEST, read_records
 from mlops_assets.home import Home
 from mlops_assets.profiles import PROJECT
-from mlops_assets_tests.commands import execute_job, run_command
+from mlops_assets_tests.commands import run_command
 from mlops_assets_tests.conftest import LineageRun
+from mlops_assets_tests.warm_process import fork_job
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +93,7 @@ def test_the_suites_were_asked_and_every_answer_is_kept(lineage: LineageRun) -> 
 def test_nothing_is_done_twice(lineage: LineageRun, tmp_path: Path) -> None:
     lineage = lineage.copy(tmp_path)
     before = lineage.status
-    again = execute_job("lineage", home=lineage.home)
+    again = fork_job("lineage", home=lineage.home)
     assert again.code == 0, again.output
     for kind in ("validated_dataset", "dataset_splits", "base_model", "lora_adapter"):
         assert re.search(rf"{kind}: unchanged, found in the artifact store", again.output), kind
@@ -153,13 +154,13 @@ def test_no_raw_address_or_card_number_is_shown(lineage: LineageRun) -> None:
 
 def test_the_evaluation_job_alone(lineage: LineageRun, tmp_path: Path) -> None:
     home = lineage.copy(tmp_path).home
-    ended = execute_job("evaluate", "-c", "profiles/tiny.yaml", home=home)
+    ended = fork_job("evaluate", "-c", "profiles/tiny.yaml", home=home)
     assert ended.code == 0, ended.output
 
 
 def test_shifted_traffic_drifts(lineage: LineageRun, tmp_path: Path) -> None:
     lineage = lineage.copy(tmp_path)
-    ended = execute_job("monitor", home=lineage.home, MLOPS_PROFILE="tiny-shifted")
+    ended = fork_job("monitor", home=lineage.home, MLOPS_PROFILE="tiny-shifted")
     assert ended.code == 0, ended.output
     drift = json.loads(json.dumps(lineage.status["drift"]))
     assert drift["verdict"] == "drift"

@@ -52,7 +52,7 @@ class Proxy:
             f"{self.url}/v1/chat/completions",
             json={"model": model, "messages": messages, **named, **fields},
             headers={"Authorization": f"Bearer {MASTER_KEY}"},
-            timeout=30,
+            timeout=60,
         )
 
     def asked(self, user: str = "", **fields: Any) -> Asked:
@@ -130,7 +130,7 @@ def test_nobody_gets_round_the_hook(proxy: Proxy, model: str, key: str, status: 
         f"{proxy.url}/v1/chat/completions",
         json={"model": model, "messages": [{"role": "user", "content": "hi"}]},
         headers={"Authorization": f"Bearer {key}"},
-        timeout=30,
+        timeout=60,
     )
     assert answer.status_code == status
     assert proxy.engine.count == before

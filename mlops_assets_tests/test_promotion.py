@@ -124,10 +124,11 @@ def test_an_incomplete_lineage_registers_nothing(home: Home, spoil: Any, said: s
     assert not home.mlflow_database.exists()
 
 
-def test_a_setting_bounds_the_package(home: Home) -> None:
+def test_a_setting_bounds_the_package(tracked_home: Home) -> None:
     large = {"more.safetensors": b"x" * 1_100_000}
+    submission = make_submission(tracked_home, files=large)
     with dg.DagsterInstance.ephemeral() as instance:
-        result = materialize(make_submission(home, files=large), instance, max_package_mib=1)
+        result = materialize(submission, instance, max_package_mib=1)
     assert not result.success
     assert "more than the 1 MiB" in str(result.all_events)
 

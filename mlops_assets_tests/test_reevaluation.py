@@ -19,10 +19,10 @@ from mlops_assets.reevaluation import Outdated, find_outdated
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import GateRef, RegisteredModelRef
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, read_gate
-from mlops_assets_tests.commands import execute_job
 from mlops_assets_tests.conftest import LineageRun
 from mlops_assets_tests.daemon import Daemon
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
+from mlops_assets_tests.warm_process import fork_job
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_the_job_compares_with_the_new_champion(lineage: LineageRun, tmp_path: P
         won = Decision("rival", PROMOTED, "it was faster", MODEL, 9, rival, {}, replaces=0)
         home.ledger.append(won)
         assert isinstance(find_outdated(home), Outdated)
-        done = execute_job("reevaluate", home=home.root, MLOPS_LEDGER_URL=url)
+        done = fork_job("reevaluate", home=home.root, MLOPS_LEDGER_URL=url)
         first, _, second = [row.decision for row in home.ledger.entries()]
         assert isinstance(find_outdated(home), str)
     assert done.code == 1, "the same weights are no better than themselves"

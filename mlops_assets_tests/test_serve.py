@@ -54,7 +54,7 @@ def wait_until_ready(home: Home) -> str:
     def look() -> str:
         try:
             url = str(json.loads((home.root / "serving/gateway.json").read_bytes())["url"])
-            return url if requests.get(f"{url}/health", timeout=5).status_code == 200 else ""
+            return url if requests.get(f"{url}/health", timeout=60).status_code == 200 else ""
         except (FileNotFoundError, requests.ConnectionError):
             return ""
 
@@ -66,7 +66,7 @@ def test_from_the_first_start_to_a_clean_end(home: Home) -> None:
     with serve_engine() as engine, serving(home, engine.url) as process:
         url = wait_until_ready(home)
         assert url.startswith("http://127.0.0.1:")
-        health = requests.get(f"{url}/health", timeout=5).json()
+        health = requests.get(f"{url}/health", timeout=60).json()
         assert health["release"] == promoted.decision.bundle.digest
         assert (health["version"], health["ledger"]["reachable"]) == (1, True)
 

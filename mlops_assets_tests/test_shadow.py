@@ -139,7 +139,7 @@ def test_what_goes_wrong_with_the_candidate_is_in_the_pair_alone(
     serve: Serve, candidate: EngineServer, reply: str, error: str, output: str
 ) -> None:
     candidate.switch(reply)
-    serving = serve(shadow_timeout=0.3)
+    serving = serve(shadow_timeout=0.3 if reply == "hang" else 60)
     assert serving.ask() == "/models/engine: Hello"
     serving.wait(pairs=1)
     side = serving.pairs[0].shadow

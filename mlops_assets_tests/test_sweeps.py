@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.home import Home
-from mlops_assets.profiles import PROJECT, asset_config, check_settings, load_profile
+from mlops_assets.profiles import asset_config, check_settings, load_profile
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import Row
 from mlops_assets.training import finetune
@@ -25,8 +24,10 @@ from mlops_assets.training.finetune import KIND, adapter_recipe
 from mlops_assets.training.spec import BaseModelSpec, FinetuneSpec
 from mlops_assets.training.sweep import run_sweep
 from mlops_assets.training.sweep_result import SweepResult
-from mlops_assets_tests.commands import environment_for, script
+from mlops_assets_tests.commands import environment_for
 from mlops_assets_tests.small_training import Stopped, acting_at_step, put_splits, stop
+from mlops_assets_tests.waiting import wait_until
+from mlops_assets_tests.warm_process import fork, run_words
 
 LABELS = {"queue": ("billing", "shipping", "login")}
 WORDS = {"billing": "invoice charged twice", "shipping": "parcel late", "login": "password"}
@@ -226,18 +227,23 @@ def test_a_sweep_that_only_fails_ends(ready: Home, tmp_path: Path) -> None:
 # --- interruptions ----------------------------------------------------------------------
 
 
+def first_trial(output: Path) -> str:
+    """What the sweep said when its first trial ended."""
+    lines = output.read_text().splitlines() if output.exists() else []
+    return next((line for line in lines if line.startswith("1 of 5")), "")
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_as_if_nothing_had_been(
     ended: tuple[Home, SweepResult], ready: Home, tmp_path: Path
 ) -> None:
     """The command is killed while it trains; the same sweep then ends with the same trials."""
     file = write_sweep(tmp_path)
-    command = [script("mlops"), "sweep", str(file)]
-    with subprocess.Popen(
-        command, cwd=PROJECT, env=environment_for(ready.root), stderr=subprocess.PIPE, text=True
-    ) as process:
-        said = next(line for line in process.stderr if line.startswith("1 of 5"))
-        process.send_signal(signal.SIGKILL)
+    output = tmp_path / "output"
+    process = fork(run_words, ("mlops", "sweep", str(file)), environment_for(ready.root), output)
+    said = wait_until(lambda: first_trial(output), "the first trial's end", 120)
+    process.kill()
+    process.join()
     assert "best" in said
     result = run_sweep(ready, file, None, lambda _: None)
     assert [(t.state, t.params, t.value) for t in result.trials] == [

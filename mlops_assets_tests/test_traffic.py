@@ -59,7 +59,7 @@ class Serving:
             f"{self.gateway.url}/v1/chat/completions",
             json=body,
             headers=self.gateway.authorization,
-            timeout=10,
+            timeout=60,
         ).json()
         text = told["choices"][0]["message"]["content"]
         return text.removeprefix("/models/")[0], told["id"]
@@ -110,7 +110,7 @@ def test_a_release_from_its_shadow_to_its_rollback(serving: Serving) -> None:
     assert told == "b"
     vote = {"request_id": id, "rating": "down"}
     url, key = f"{serving.gateway.url}/v1/feedback", serving.gateway.authorization
-    assert requests.post(url, json=vote, headers=key, timeout=10).status_code == 201
+    assert requests.post(url, json=vote, headers=key, timeout=60).status_code == 201
     (kept,) = read_feedback(serving.gateway.files.feedback)
     assert (kept.arm, kept.release) == (CANARY, make_bundle(serving.story.home, "b").digest)
 

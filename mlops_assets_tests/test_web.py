@@ -34,7 +34,7 @@ STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 def reachable(url: str) -> bool:
     try:
-        return requests.get(url, timeout=5).ok
+        return requests.get(url, timeout=60).ok
     except requests.RequestException:
         return False
 
@@ -107,7 +107,7 @@ def test_the_servers_listen_on_loopback_only(web: Web) -> None:
 
 def test_mlflow_shows_the_registered_version(web: Web, lineage: LineageRun) -> None:
     found = requests.get(
-        f"{web.mlflow}/api/2.0/mlflow/registered-models/search", timeout=30
+        f"{web.mlflow}/api/2.0/mlflow/registered-models/search", timeout=60
     ).json()["registered_models"]
     aliases = {alias["alias"]: alias["version"] for alias in found[0]["aliases"]}
     assert aliases["champion"] == str(lineage.status["champion"]["version"])
@@ -115,4 +115,4 @@ def test_mlflow_shows_the_registered_version(web: Web, lineage: LineageRun) -> N
 
 def test_the_approval_page_lists_what_waits(web: Web) -> None:
     """The default profile approves by itself: nobody is waited for."""
-    assert "Nothing waits for an approval" in requests.get(web.approvals, timeout=30).text
+    assert "Nothing waits for an approval" in requests.get(web.approvals, timeout=60).text
