@@ -20,6 +20,11 @@ from mlops_assets_tests.submissions import make_submission
 
 
 @pytest.fixture
+def distributions() -> None:
+    """All of them: here they are what is looked at."""
+
+
+@pytest.fixture
 def bill(home: Home) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(render_bill(make_submission(home)))
     return content
