@@ -1,5 +1,6 @@
 """A candidate in shadow: asked what users ask, seen by nobody, in nobody's way."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -120,7 +121,7 @@ def test_users_get_the_champion_and_the_candidate_is_asked_too(
     assert not asked.get("stream")
     (record,) = serving.gateway.records
     assert record["id"] == pair.id  # the mirrored request is no request of a user
-    metrics = serving.gateway.gateway.metrics.render().decode()
+    metrics = asyncio.run(serving.gateway.gateway.metrics.render()).decode()
     assert 'mlops_shadow_requests{outcome="pairs"} 1.0' in metrics
 
 
