@@ -48,7 +48,7 @@ def sample(
 
     ``judged`` are ids of requests. Rows of the shipped samples and of a shadow are left out.
     """
-    drawn, voted = spec.max_drawn, spec.max_judged
+    drawn, voted = spec.max_drawn, min(spec.max_judged, len(judged))
     for part in reversed(newest(store, log)):
         chosen = []
         for at, id in _requests(store, part):
