@@ -66,6 +66,10 @@ class TracedHome:
     def log(self) -> Path:
         return self.home.root / "serving" / "requests"
 
+    @property
+    def log_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.log.iterdir())
+
     def write(self) -> None:
         for folder, records in ((self.log, self.requests), (self.home.feedback, self.votes)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -212,6 +216,8 @@ def test_the_assets_say_what_they_wrote_and_where_it_is_seen(
     )
     assert log["dagster/row_count"].value == 3
     assert log["segments"].value == 1
+    assert log["mib"].value == round(traced.log_bytes / 2**20, 3) > 0
+    assert log["mib_as_parquet"].value > 0
     assert (traces["written"].value, traces["from_store"].value) == (3, False)
     page = traces["mlflow"].value
     listed = [row.data for row in traces["traces"].value.records]

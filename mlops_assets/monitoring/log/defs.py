@@ -82,6 +82,8 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
         "skipped": table(skipped, {"reason": "string", "lines": "int"}),
         "skipped_lines": ref.unreadable,
         "segments": summary["segments"],
+        "mib": round(summary["bytes"] / 2**20, 3),
+        "mib_as_parquet": round(summary["parquet_bytes"] / 2**20, 3),
         "period": " to ".join(summary[end] or "-" for end in ("first", "last")),
         "releases": dg.MetadataValue.json(summary["releases"]),
         "directory": directory,

@@ -159,6 +159,7 @@ def _write(directory: Path, segment: Segment) -> dict[str, Any]:
         "releases": dict(releases),
         "times": [time.isoformat() for time in times],
         "bytes": segment.size,
+        "parquet_bytes": (directory / RECORDS).stat().st_size,
     }
 
 

@@ -102,6 +102,8 @@ def _summary(parts: Sequence[Artifact], repeated: int, answered: int, limit: int
         "rows": _total(parts, "rows") - repeated,
         "skipped": dict(sorted(skipped.items())),
         "segments": len(parts),
+        "bytes": _total(parts, "bytes"),
+        "parquet_bytes": _total(parts, "parquet_bytes"),
         "first": times[0] if times else "",
         "last": times[-1] if times else "",
         "releases": dict(_added(part.summary["releases"] for part in parts)),
