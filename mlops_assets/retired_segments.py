@@ -42,10 +42,14 @@ def write_retired(directory: Path, retired: RetiredSegment) -> None:
         temporary.write_bytes(orjson.dumps(retired))
 
 
-def retired_segments(directory: Path) -> Iterator[RetiredSegment]:
-    """Those whose file is gone, oldest first. Raises LineageError for one that cannot be read."""
+def retired_segments(directory: Path, first: str = "") -> Iterator[RetiredSegment]:
+    """Those whose file is gone, oldest first, from the segment named ``first`` on.
+
+    Raises LineageError for one that cannot be read.
+    """
     for path in sorted(directory.glob(f"*{SUFFIX}")):
-        if not (directory / path.name.replace(SUFFIX, ".jsonl")).exists():
+        segment = path.name.replace(SUFFIX, ".jsonl")
+        if segment >= first and not (directory / segment).exists():
             yield _read(path)
 
 

@@ -245,6 +245,16 @@ def test_an_old_copy_of_the_budget_ledger_is_refused(logged: LoggedHome) -> None
         logged.ledger.catch_up()
 
 
+def test_what_was_counted_long_ago_is_not_read_again(logged: LoggedHome) -> None:
+    """A gateway counts every second, whatever was deleted since it began."""
+    logged.collect()
+    logged.prune()
+    (logged.log / "00000001.retired.json").write_text("{")
+    assert logged.ledger.catch_up() == {}
+    with pytest.raises(LineageError, match=r"00000001\.retired\.json cannot be read"):
+        differences(logged.ledger)
+
+
 def test_a_part_that_was_lost_is_named(logged: LoggedHome) -> None:
     logged.collect()
     logged.prune()

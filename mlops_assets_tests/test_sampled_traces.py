@@ -11,8 +11,9 @@ from mlops_assets.home import Home
 from mlops_assets.monitoring.log import defs, sampled_traces
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.log.sampled_traces import Traced, newest_votes, trace_sample
-from mlops_assets.monitoring.log.trace_entities import trace_id
+from mlops_assets.monitoring.log.trace_entities import make_span, trace_id
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec, is_drawn
+from mlops_assets.monitoring.log.window import newest, read
 from mlops_assets.refs import write_jsonl
 from mlops_assets.request_record import SHADOW, SIMULATED, RequestRecord
 from mlops_assets.resources import RESOURCES
@@ -140,6 +141,28 @@ def test_nothing_is_written_twice(traced: TracedHome) -> None:
         0,
     )
     assert len(traced.traces()) == 4
+
+
+def test_a_trace_that_a_kill_left_half_written_is_completed(traced: TracedHome) -> None:
+    """Between its span and what it can be found by."""
+    from mlflow.tracing.client import TracingClient
+
+    traced.requests = [request(1), request(2)]
+    traced.write()
+    (row,) = [each for each in rows_of(traced) if each["id"] == request(1).id]
+    with mlflow_environment_kept():
+        experiment = prepare_experiment(traced.home, sampled_traces.EXPERIMENT)
+        TracingClient(traced.home.mlflow_uri).log_spans(experiment, [make_span(row)])
+    assert len(traced.run().written) == 2
+    found = traced.traces()
+    assert set(found) == {request(1).id, request(2).id}
+    assert len(found[request(1).id].data.spans) == 1
+
+
+def rows_of(traced: TracedHome) -> list[dict[str, Any]]:
+    store = traced.home.store
+    ref = collect(store, PredictionLogSpec(directory=str(traced.log)), Path("/"))
+    return [row for part in newest(store, ref) for row in read(store, part).to_pylist()]
 
 
 def test_a_vote_is_attached_to_the_trace_of_an_earlier_run(traced: TracedHome) -> None:

@@ -19,7 +19,7 @@ def counted(
 
     Raises LineageError when a position stands in the midst of a segment that was deleted.
     """
-    for retired in retired_segments(log):
+    for retired in retired_segments(log, start.segment):
         whole = Position(retired.segment, retired.bytes)
         _check_whole(log, whole, start, end)
         if retired.segment > start.segment and (end is None or retired.segment <= end.segment):
