@@ -17,7 +17,7 @@ from mlops_assets_tests.drift_windows import Drawn, World, banking77, tickets
 
 SPEC = DriftSpec()
 WINDOWS, SIZES = 1_000, (100, 200, 1_000, 10_000)
-POWER_WINDOWS, SHARES = 200, (0.1, 0.2, 0.3, 0.5)
+POWER_WINDOWS, POWER_SIZES, SHARES = 100, (100, 200, 1_000), (0.1, 0.2, 0.3, 0.5)
 
 
 def drift() -> None:
@@ -52,7 +52,7 @@ def power(world: World, rows: int) -> None:
     print(f"| records | {' | '.join(f'{share:.0%}' for share in SHARES)} |")
     print("|---" * (len(SHARES) + 1) + "|")
     drawn = [world.draw(rows, seed) for seed in range(POWER_WINDOWS)]
-    for size in SIZES:
+    for size in POWER_SIZES:
         shares = [_found(drawn, size, share) for share in SHARES]
         print(f"| {size:,} | {' | '.join(f'{share:.0%}' for share in shares)} |", flush=True)
 
