@@ -1,12 +1,14 @@
 """What the report says of suites: measured on real models, shown as text, made anew when they
 change and only then."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlops_assets.evaluation.gate_evidence import read_evidence
 from mlops_assets.evaluation.records import RECORDS, read_records
 from mlops_assets.evaluation.report import read_report
 from mlops_assets.evaluation.spec import EvaluationSpec
@@ -81,6 +83,29 @@ def test_suites_are_measured_like_the_test_split(
     assert counted == {"golden": 40, "attack": 8}  # base and tuned
     changes = report["changes"]["suites"]["golden"]["metrics"]["exact_match"]
     assert changes["better"] - changes["worse"] == round(20 * (scores["tuned"] - scores["base"]))
+
+
+def test_what_people_corrected_is_one_more_suite(
+    measured_home: Home, measured_parts: Parts, suites: Path
+) -> None:
+    """As `feedback_rows` leaves it: a suite, its cases, and DVC's pointer to them."""
+    said = {"about": "Corrected.", "kind": "feedback", "items": "golden.jsonl"}
+    (suites / "feedback.yaml").write_text(json.dumps(said | {"metrics": ["exact_match"]}))
+    (suites / "golden.yaml").unlink()
+    for other in ("attack", "text"):
+        (suites / f"{other}.yaml").unlink()
+    md5 = hashlib.md5((suites / "golden.jsonl").read_bytes(), usedforsecurity=False).hexdigest()
+    (suites / "golden.jsonl.dvc").write_text(json.dumps({"outs": [{"md5": md5}]}))
+    spec = SPEC.model_copy(update={"feedback_suites": str(suites)})
+    ref = measure(measured_home, measured_parts, spec=spec)
+    report = read_report(measured_home.store, ref.artifact)
+    asked = report["suites"]["feedback"]
+    # Four of the twenty stand in the train split, and are not asked.
+    assert (asked["kind"], asked["items"], asked["in_training"]) == ("feedback", 16, 0)
+    assert asked["metrics"]["exact_match"]["tuned"] > 0.9
+    assert ref.bundle.versions.eval_set != VERSIONS.eval_set
+    gate = read_evidence(measured_home.store, ref.artifact)
+    assert (gate.suites["feedback"].kind, gate.faults) == ("feedback", ())
 
 
 def test_the_eval_set_is_the_test_split_and_the_suites(
