@@ -145,7 +145,9 @@ def _judged(
     sides = [windows.current, windows.baseline, *windows.history]
     counting = votes_that_count(votes, {one.id for side in sides for one in side})
     corrected = {vote.request for vote in counting if vote.correction.strip()}
-    answers, table = requests.texts(corrected, "output"), requests.read(COLUMNS)
+    answers = requests.texts(corrected, "output")
+    times = [side[0].timestamp for side in sides if side]
+    table = requests.since(min(times), COLUMNS) if times else None
     found = [] if table is None else find_regenerations(table, spec.again_minutes)
     again = {one.first for one in found}
     current, baseline, *history = (judge(side, counting, answers, again) for side in sides)

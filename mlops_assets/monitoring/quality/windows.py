@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from mlops_assets.artifacts import ArtifactStore
-from mlops_assets.monitoring.log.window import newest, read
+from mlops_assets.monitoring.log.window import PartRows, newest, read
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.refs import PredictionLogRef
 from mlops_assets.request_record import LEFT, SHADOW
@@ -55,15 +55,24 @@ class LoggedRequests:
     """The newest rows of the prediction log, read once."""
 
     def __init__(self, store: ArtifactStore, log: PredictionLogRef) -> None:
-        self._store, self._rows = store, newest(store, log)
-        table = self.read(["arm", *Asked.__slots__])
+        self._store, self._log, self._rows = store, log, newest(store, log)
+        table = self._read(self._rows, ["arm", *Asked.__slots__])
         self._table = None if table is None else _that_count(table)
 
-    def read(self, columns: Sequence[str]) -> Any:
-        """Every row, with these columns of the log's parts; None where the log is empty."""
+    def since(self, time: datetime, columns: Sequence[str]) -> Any:
+        """The rows from a time on, with these columns of the log's parts; None without any."""
+        import pyarrow.compute as pc
+
+        if self._table is None:
+            return None
+        late = pc.and_(self._table["answered"], pc.greater_equal(self._table["timestamp"], time))
+        records = pc.sum(late).as_py() or 0
+        return self._read(newest(self._store, self._log, records), columns)
+
+    def _read(self, rows: Sequence[PartRows], columns: Sequence[str]) -> Any:
         import pyarrow as pa
 
-        tables = [read(self._store, rows, columns) for rows in self._rows]
+        tables = [read(self._store, one, columns) for one in rows]
         return pa.concat_tables(tables) if tables else None
 
     def of(self, releases: Collection[str] | None, most: int) -> list[Asked]:
