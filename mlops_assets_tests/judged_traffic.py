@@ -14,7 +14,7 @@ from mlops_assets.monitoring.quality.answer_quality import Said, quality_of
 from mlops_assets.monitoring.quality.label_store import Draw, Drawn, Label, draw_ids
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import InForce
-from mlops_assets.refs import PredictionLogRef, write_jsonl
+from mlops_assets.refs import PredictionLogRef
 from mlops_assets.request_record import RequestRecord
 
 RELEASE, BEFORE = "a" * 64, "b" * 64
@@ -81,7 +81,8 @@ class Traffic:
     def log(self, store: ArtifactStore, folder: Path) -> PredictionLogRef:
         """The prediction log of these requests."""
         (folder / "log").mkdir(parents=True, exist_ok=True)
-        write_jsonl(folder / "log" / "segment.jsonl", self.requests)
+        lines = "".join(f"{json.dumps(vars(one))}\n" for one in self.requests)
+        (folder / "log" / "segment.jsonl").write_text(lines)
         settings = prediction_log.PredictionLogSpec(directory="log")
         return prediction_log.collect(store, settings, folder)
 
