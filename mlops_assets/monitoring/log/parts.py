@@ -86,7 +86,9 @@ def compact(store: ArtifactStore, segment: Segment) -> Artifact:
         code_version=code_digest(__name__),
         libraries=("pyarrow",),
     )
-    return store.build(recipe, lambda directory: _write(directory, segment))
+    # A line of the log for each of a hundred parts that were found would be noise.
+    found = store.find(recipe.kind, recipe.key)
+    return found or store.build(recipe, lambda directory: _write(directory, segment))
 
 
 def _kept(store: ArtifactStore, segment: Segment, part: Artifact) -> Artifact:
