@@ -37,7 +37,10 @@ def lines(*numbers: int, **changes: Any) -> bytes:
     ("bad", "reason"),
     [
         (b'{"id": "p9", "messa', "torn line"),
-        (b'{"id": "p9", "messa\n', "not JSON"),
+        (b'{"id": "p9", "messa\n', "torn line"),
+        (b'{"id": "p9", "messages": [{"role": "user"\n', "torn line"),
+        (b'{"id": "p9"}}\n', "not JSON"),
+        (b"Killed\n", "not JSON"),
         (b"\xff\xfe\n", "not UTF-8"),
         (b'{"id": "p9"}\n', "not a record"),
         (b"[1, 2]\n", "not a record"),
