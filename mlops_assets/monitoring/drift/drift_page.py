@@ -29,6 +29,7 @@ def render(report: Mapping[str, Any], distributions: str) -> str:
         "percent": percent,
         "number": shown,
         "sentence": sentence,
+        "peak": peak,
     }
     environment = page_environment(Path(__file__).parent, filters)
     columns = report["columns"].values()
@@ -54,6 +55,11 @@ def shown(value: float | None) -> str:
 def percent(value: float) -> str:
     """A share as ``84.1%``."""
     return f"{value:.1%}"
+
+
+def peak(changes: Sequence[Mapping[str, Any]]) -> float:
+    """The largest share among changes, which the bars' full width stands for."""
+    return max(share for each in changes for share in (each["before"], each["now"]))
 
 
 def plain(value: int) -> str:
