@@ -68,7 +68,11 @@ def slow_for_some(traffic: Traffic) -> None:
 
 
 def slow_for_all(traffic: Traffic) -> None:
-    traffic.ask(300, latency_ms=lambda i: 120.0 + i % 40)
+    traffic.ask(300, latency_ms=lambda i: 160.0 + i % 40)
+
+
+def a_little_slower(traffic: Traffic) -> None:
+    traffic.ask(300, latency_ms=lambda i: 115.0 + i % 40)
 
 
 def dear(traffic: Traffic) -> None:
@@ -111,6 +115,7 @@ def asked_again(traffic: Traffic) -> None:
         (given_up, {"given_up"}),
         (slow_for_some, {"latency/p95"}),
         (slow_for_all, {"latency/p50", "latency/p95"}),
+        (a_little_slower, set()),
         (dear, {"cost"}),
         (long, {"tokens_out"}),
         (uncached, {"cached"}),

@@ -2,7 +2,8 @@
 
 Every metric is a number of single requests. It becomes a loss in [0, 1] of which more is worse:
 shares and votes are one already; of a time, a cost or a length the loss is whether it lies beyond
-the baseline's percentile, so that one request that took an hour counts as one.
+the baseline's percentile by more than a tolerated ratio, so that one request that took an hour
+counts as one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +60,7 @@ class Metric:
         return len(self._numbers(requests))
 
     def losses(self, requests: Iterable[Judged], limit: float | None) -> list[Loss]:
-        """Who asked, and what was lost; ``limit`` is the baseline's percentile."""
+        """Who asked, and what was lost; ``limit`` is what a number must not exceed."""
         return [
             (one.asked.user, self._loss(number, limit))
             for one in requests
@@ -182,9 +183,10 @@ def compare(
     What happens to requests is compared user by user where enough of them asked on both sides;
     elsewhere, and always for what users say, each user counts once.
 
-    What lies beyond the baseline's percentile is counted strictly above it on both sides: then the
-    permutation test of single requests is the exact precedence test, although the percentile is an
-    estimate itself.
+    What lies beyond the baseline's percentile is counted strictly above it there, and above a
+    multiple of it now: as many as before, and now is that multiple at this percentile. So the
+    permutation test of single requests is the exact precedence test of that hypothesis, although
+    the percentile is an estimate itself.
     """
     counts = metric.count(baseline), metric.count(current)
     finding = Finding(
@@ -203,7 +205,8 @@ def compare(
     if metric.if_unused and not any(map(metric.number, [*current, *baseline])):
         return replace(finding, left_out=metric.if_unused)
     limit = None if metric.beyond is None else metric.value(baseline)
-    ours, theirs = metric.losses(current, limit), metric.losses(baseline, limit)
+    ours = metric.losses(current, limit and limit * (1 + spec.excess_ratio))
+    theirs = metric.losses(baseline, limit)
     same = same_users(ours, theirs)
     if not metric.at_will and same.fewest >= fewest:
         effect, p = same.excess(), same.p_worse(spec.seed)

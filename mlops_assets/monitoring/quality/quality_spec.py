@@ -43,11 +43,18 @@ class QualitySpec(BaseModel):
     failure_margin: float = Field(
         0.02, ge=0.001, le=1, description="More of the requests that fail or are given up on."
     )
+    excess_ratio: float = Field(
+        0.25,
+        ge=0,
+        le=100,
+        description="By how much times, cost and tokens may exceed the baseline's percentile, as a"
+        " ratio: 0.25 tolerates a quarter more.",
+    )
     excess_margin: float = Field(
         0.1,
         ge=0.01,
         le=1,
-        description="More of the requests beyond the baseline's percentile of time, cost, tokens.",
+        description="More of the requests beyond that than were beyond the percentile.",
     )
     vote_margin: float = Field(
         0.1,

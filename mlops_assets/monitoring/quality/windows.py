@@ -18,6 +18,8 @@ from mlops_assets.request_record import LEFT, SHADOW
 
 SIMULATED = "simulated"
 """Release of records that no release answered; they stand for whichever is in force."""
+EVERY = 2**62
+"""Answered requests: the whole log."""
 FAILED = 500
 """Status from which on it was not the caller's fault."""
 
@@ -52,11 +54,11 @@ class Windows:
 
 
 class LoggedRequests:
-    """The newest rows of the prediction log, read once."""
+    """The newest rows of the prediction log, as many as that looks at, read once."""
 
     def __init__(self, store: ArtifactStore, log: PredictionLogRef) -> None:
-        self._store, self._log, self._rows = store, log, newest(store, log)
-        table = self._read(self._rows, ["arm", *Asked.__slots__])
+        self._store, self._log = store, log
+        table = self._read(newest(store, log), ["arm", *Asked.__slots__])
         self._table = None if table is None else _that_count(table)
 
     def since(self, time: datetime, columns: Sequence[str]) -> Any:
@@ -102,13 +104,13 @@ class LoggedRequests:
         return rows
 
     def texts(self, ids: Collection[str], column: str) -> dict[str, str]:
-        """``output`` or ``messages`` of these requests, by id, as far as the log still has them."""
+        """``output`` or ``messages`` of these requests, by id, however old they are."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         chosen = pa.array(sorted(ids), pa.string())
         found: dict[str, str] = {}
-        for rows in self._rows if ids else ():
+        for rows in newest(self._store, self._log, EVERY) if ids else ():
             table = read(self._store, rows, ["id", column])
             kept = table.filter(pc.is_in(table["id"], chosen))
             found.update(zip(kept["id"].to_pylist(), kept[column].to_pylist(), strict=True))
