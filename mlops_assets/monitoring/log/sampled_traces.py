@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.artifacts import SHORT, ArtifactStore
+from mlops_assets.artifacts import SHORT, ArtifactStore, LineageError
 from mlops_assets.feedback_record import FeedbackRecord, read_feedback
 from mlops_assets.home import Home
 from mlops_assets.monitoring.log.trace_entities import (
@@ -32,6 +32,7 @@ EXPERIMENT = "mlops-assets-production"
 MOST_JUDGED = 20_000
 """Requests whose votes are looked at, of the newest: what is held in memory at once."""
 AT_ONCE = 100  # requests that one query asks for
+SPANS_AT_ONCE = 20  # that one message to MLflow holds
 SHOWN = 20  # traces that the asset lists
 TRACE_COLUMNS = {
     "time": "string",
@@ -126,11 +127,18 @@ def _find(experiment: str, requests: Iterable[str]) -> "Iterator[TraceInfo]":
 def _write(home: Home, experiment: str, rows: Iterable[dict[str, Any]]) -> None:
     from mlflow.tracing.client import TracingClient
 
-    client = TracingClient(home.mlflow_uri)
-    for row in rows:
-        # The span first: only what ``start_trace`` has closed has a request's id to be found by.
-        client.log_spans(experiment, [make_span(row)])
-        client.start_trace(make_info(row, experiment))
+    client, left = TracingClient(home.mlflow_uri), iter(rows)
+    while batch := list(islice(left, SPANS_AT_ONCE)):
+        # Spans first: only what ``start_trace`` has closed has a request's id to be found by.
+        try:
+            client.log_spans(experiment, [make_span(row) for row in batch])
+        except NotImplementedError as error:
+            raise LineageError(
+                f"The MLflow server at {home.mlflow_label} takes no spans.",
+                "Bring it to 3.4 or newer, or set rate and max_judged of sampled_traces to 0.",
+            ) from error
+        for row in batch:
+            client.start_trace(make_info(row, experiment))
 
 
 def _attach(info: "TraceInfo", votes: Mapping[str, FeedbackRecord]) -> int:
