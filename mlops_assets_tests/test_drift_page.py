@@ -95,7 +95,7 @@ def test_a_finding_that_takes_no_part_says_why() -> None:
     failed = Finding("failed", BUSINESS, "rate", 0.0, 0.1, 0.5, 900, 900)
     assert "Left out: 0 votes, 50 are needed" in drift_page.render(report_of([*CALM, failed]), "")
     row = drift_page.table_rows(report_of(CALM))[2]
-    assert (row["what"], row["effect"]) == ("left out: 0 votes, 50 are needed", drift_page.DASH)
+    assert (row["left out"], row["effect"]) == ("0 votes, 50 are needed", drift_page.DASH)
 
 
 @pytest.mark.parametrize("findings", [CALM, DRIFTED, FEW, []])

@@ -87,14 +87,13 @@ def table_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
     return [
         {
             "column": each["name"],
-            "layer": each["layer"],
+            "drifted": each["drifted"],
             "effect": shown(each["effect"]),
             "threshold": shown(each["min_effect"]),
             "p corrected": shown(each["p_corrected"]),
-            "psi": shown(each.get("psi")),
             "rows": f"{each['reference_n']:,} / {each['current_n']:,}",
-            "what": f"left out: {each['left_out']}" if each["left_out"] else each["detail"],
-            "drifted": each["drifted"],
+            "layer": each["layer"],
+            "left out": each["left_out"],
         }
         for each in report["columns"].values()
     ]
