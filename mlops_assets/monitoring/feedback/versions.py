@@ -142,9 +142,9 @@ def find_version(directory: Path, name: str) -> Version:
         )
     }
     if len(found) != 1:
-        many = f"{len(found)} versions of" if found else "no version of"
+        many = f"There are {len(found)} versions" if found else "There is no version"
         raise LineageError(
-            f"There are {many} feedback in {directory} whose name begins with {name!r}.",
+            f"{many} of feedback in {directory} whose name begins with {name!r}.",
             "`mlops feedback versions` lists them.",
         )
     return next(iter(found.values()))
