@@ -90,7 +90,8 @@ def test_nor_is_another_answer_to_the_same_question(home: Home) -> None:
     again = request(2, "same words", "kim", output=answer("login"))
     made = make(home, [first, again], [vote(first, answer("login"))])
     assert reasons(made) == {"echo": 1}
-    assert made.summary["kinds"][REGENERATION]["signals"] == 1
+    (seen,) = lines(home, made, "signals.jsonl")
+    assert (seen["kind"], seen["request"], seen["again"]) == (REGENERATION, "r1", "r2")
     assert made.summary["training"] == 0
 
 
@@ -119,6 +120,10 @@ def test_a_vote_is_no_row_however_good(home: Home) -> None:
     ]
     made = make(home, asked, votes)
     assert (made.summary["training"], made.summary["cases"]) == (0, 0)
+    origin = {"kind": THUMB_UP, "person": "shop/user0", "request": "r0", "score": 1.0}
+    signals = lines(home, made, "signals.jsonl")
+    assert origin.items() <= signals[0].items()
+    assert [signal["kind"] for signal in signals] == [THUMB_UP, "thumb_down", "score"]
     assert made.summary["kinds"][THUMB_UP] == {
         "received": 1, "training": 0, "cases": 0, "signals": 1, "quarantined": {}
     }  # fmt: skip

@@ -17,6 +17,8 @@ def find(*rows: tuple[str, str, str, bool], minutes: float = 5) -> list[Any]:
     columns: dict[str, Any] = {
         "id": pa.array([str(place) for place in range(len(rows))], pa.string()),
         "timestamp": times,
+        "tenant": pa.array(["shop"] * len(rows), pa.string()),
+        "release": pa.array(["f"] * len(rows), pa.string()),
         "answered": pa.array([row[3] for row in rows], pa.bool_()),
         "user": pa.array([row[1] for row in rows], pa.string()),
         "messages": pa.array([row[2] for row in rows], pa.string()),
@@ -32,7 +34,10 @@ def test_who_asks_again_within_minutes_did_not_keep_the_first_answer() -> None:
         ("10:04:30", "kim", "lamp", True),
         ("10:05:00", "kim", "lamp", True),
     )
-    assert found == [Regeneration("0", "3", "kim", 270.0), Regeneration("3", "4", "kim", 30.0)]
+    assert found == [
+        Regeneration("0", "3", "kim", 270.0, "shop", "f", "2026-03-01T10:04:30.000+00:00"),
+        Regeneration("3", "4", "kim", 30.0, "shop", "f", "2026-03-01T10:05:00.000+00:00"),
+    ]
 
 
 @pytest.mark.parametrize(

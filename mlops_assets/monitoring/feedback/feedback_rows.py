@@ -24,12 +24,13 @@ from mlops_assets.monitoring.feedback.lessons import (
     REGENERATION,
     Given,
     Lesson,
+    Signal,
     gather,
     order,
 )
 from mlops_assets.monitoring.feedback.logged_answers import recent_requests, with_requests
 from mlops_assets.monitoring.feedback.overlaps import compare, read_known
-from mlops_assets.monitoring.feedback.regenerations import COLUMNS, find_regenerations
+from mlops_assets.monitoring.feedback.regenerations import COLUMNS, Regeneration, find_regenerations
 from mlops_assets.monitoring.feedback.row_files import read_lessons, write_files
 from mlops_assets.monitoring.feedback.screening import Draft, Form, screen
 from mlops_assets.monitoring.feedback.versions import (
@@ -38,9 +39,9 @@ from mlops_assets.monitoring.feedback.versions import (
     read_versions,
 )
 from mlops_assets.monitoring.quality.label_store import labels_directory, read_labels
-from mlops_assets.refs import PredictionLogRef, SplitsRef
+from mlops_assets.refs import PredictionLogRef, SplitsRef, write_jsonl
 
-SCRATCH = ".scratch"
+SIGNALS, SCRATCH = "signals.jsonl", ".scratch"
 NOT_MAKING = {"directory", "suites", "regeneration_minutes"}  # settings that change no byte
 
 
@@ -50,7 +51,7 @@ class Said:
 
     lessons: tuple[Lesson, ...]
     taken_back: Mapping[str, int]
-    signals: Mapping[str, int]
+    signals: tuple[Signal, ...]
 
 
 def collect(
@@ -76,7 +77,8 @@ def read_said(
     lessons = with_requests(home.store, log, given.lessons)
     requests = recent_requests(home.store, log, COLUMNS)
     again = [] if requests is None else find_regenerations(requests, spec.regeneration_minutes)
-    signals = {**given.signals, REGENERATION: len(again)}
+    signals = (*given.signals, *map(_asked_again, again))
+    signals = tuple(sorted(signals, key=lambda signal: signal.time))
     return Said(with_standing(lessons, standing, given), given.taken_back, signals)
 
 
@@ -121,6 +123,7 @@ def make_rows(home: Home, said: Said, splits: SplitsRef, spec: FeedbackSpec) -> 
             drafts = apply_caps(compare(drafts, known, scratch), spec)
             shutil.rmtree(scratch)
         write_files(folder, drafts, splits.labels)
+        write_jsonl(folder / SIGNALS, said.signals)
         return count(drafts, said)
 
     return home.store.build(recipe, produce)
@@ -158,7 +161,7 @@ def _count_kind(kind: str, drafts: Sequence[Draft], said: Said) -> dict[str, Any
     reasons = Counter(draft.reason for draft in ours if draft.reason)
     reasons += Counter({"taken_back": said.taken_back.get(kind, 0)})
     accepted = [draft for draft in ours if not draft.reason]
-    signals = said.signals.get(kind, 0)
+    signals = sum(signal.kind == kind for signal in said.signals)
     return {
         "received": len(accepted) + signals + reasons.total(),
         "training": sum(not draft.case for draft in accepted),
@@ -179,6 +182,11 @@ def _publish(home: Home, directory: Path, artifact: Artifact) -> FeedbackRowsRef
     time = datetime.now(UTC).isoformat(timespec="seconds")
     version = publish(directory, home.store.path(artifact), time, "feedback_rows")
     return FeedbackRowsRef(artifact, training, cases, version.version)
+
+
+def _asked_again(found: Regeneration) -> Signal:
+    person, said = f"{found.tenant}/{found.user}", (found.time, found.first, found.release)
+    return Signal(REGENERATION, person, *said, again=found.second)
 
 
 def _key(lesson: Lesson) -> tuple[str, str, str]:

@@ -51,6 +51,24 @@ class Lesson:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """That an answer was good or bad, as somebody showed."""
+
+    kind: str
+    person: str
+    """Tenant and hash of the user."""
+    time: str
+    """ISO 8601 in UTC."""
+    request: str
+    release: str
+    """Digest of the bundle that had answered."""
+    metric: str = ""
+    score: float | None = None
+    again: str = ""
+    """Id of the request that asked for another answer."""
+
+
+@dataclass(frozen=True)
 class Given:
     """What the votes and labels say."""
 
@@ -58,8 +76,8 @@ class Given:
     """In order of time; the request is still unknown to them."""
     taken_back: Mapping[str, int]
     """Votes that their user gave again, by kind."""
-    signals: Mapping[str, int]
-    """What is no lesson, by kind."""
+    signals: tuple[Signal, ...]
+    """What is no lesson, in order of time."""
     requests: frozenset[str]
     """All that anybody said anything of."""
 
@@ -74,7 +92,7 @@ def gather(votes: Sequence[FeedbackRecord], labels: Sequence[Label]) -> Given:
     return Given(
         tuple(sorted(lessons, key=order)),
         dict(Counter(map(_kind, earlier))),
-        dict(Counter(kind for vote in standing if (kind := _kind(vote)) != CORRECTION)),
+        tuple(_signal(vote) for vote in standing if _kind(vote) != CORRECTION),
         frozenset({vote.request for vote in votes} | {label.request for label in labels}),
     )
 
@@ -90,6 +108,12 @@ def _kind(vote: FeedbackRecord) -> str:
     if vote.metric != RATING:
         return SCORE
     return THUMB_UP if vote.score >= GOOD else THUMB_DOWN
+
+
+def _signal(vote: FeedbackRecord) -> Signal:
+    person = f"{vote.tenant}/{vote.user}"
+    said = vote.timestamp, vote.request, vote.release
+    return Signal(_kind(vote), person, *said, metric=vote.metric, score=vote.score)
 
 
 def _correction(vote: FeedbackRecord) -> Lesson:

@@ -3,14 +3,15 @@
 Nobody says so by a vote; the log shows it. A request that failed and was sent again is none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = ("id", "timestamp", "answered", "user", "messages")
+COLUMNS = ("id", "timestamp", "answered", "tenant", "user", "release", "messages")
 """Of the log's parts, that are read."""
 
 
@@ -24,6 +25,11 @@ class Regeneration:
     user: str
     seconds: float
     """Between the two."""
+    tenant: str
+    release: str
+    """Digest of the bundle whose answer was not kept."""
+    time: str
+    """When it was asked for again, ISO 8601 in UTC."""
 
 
 def find_regenerations(requests: "pa.Table", minutes: float) -> list[Regeneration]:
@@ -47,11 +53,17 @@ def find_regenerations(requests: "pa.Table", minutes: float) -> list[Regeneratio
     for each in same:
         soon = pc.and_(soon, each)
     return [
-        Regeneration(before["id"], after["id"], before["user"], seconds.total_seconds())
-        for before, after, seconds in zip(
-            first.select(["id", "user"]).filter(soon).to_pylist(),
-            second.select(["id"]).filter(soon).to_pylist(),
-            gap.filter(soon).to_pylist(),
+        _regeneration(before, after)
+        for before, after in zip(
+            first.drop_columns("messages").filter(soon).to_pylist(),
+            second.select(["id", "timestamp"]).filter(soon).to_pylist(),
             strict=True,
         )
     ]
+
+
+def _regeneration(before: Mapping[str, Any], after: Mapping[str, Any]) -> Regeneration:
+    gap = after["timestamp"] - before["timestamp"]
+    time = after["timestamp"].astimezone(UTC).isoformat(timespec="milliseconds")
+    who = before["user"], gap.total_seconds(), before["tenant"], before["release"]
+    return Regeneration(before["id"], after["id"], *who, time)
