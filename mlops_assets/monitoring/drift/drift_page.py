@@ -59,7 +59,7 @@ def percent(value: float) -> str:
 
 def peak(changes: Sequence[Mapping[str, Any]]) -> float:
     """The largest share among changes, which the bars' full width stands for."""
-    return max(share for each in changes for share in (each["before"], each["now"]))
+    return max(float(each[side]) for each in changes for side in ("before", "now"))
 
 
 def plain(value: int) -> str:
