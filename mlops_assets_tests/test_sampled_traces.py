@@ -128,6 +128,19 @@ def test_a_trace_says_what_the_log_says_without_personal_data(traced: TracedHome
     assert list(traced.traces("tags.`mlops.status` = '503'")) == [request(2).id]
 
 
+def test_of_a_long_text_the_beginning_is_shown(traced: TracedHome) -> None:
+    long = "ada@example.com " * 20_000
+    tool = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": long}}]}
+    messages = ({"role": "user", "content": long}, tool)
+    traced.requests = [request(1, messages=messages, output=long)]
+    traced.run()
+    (span,) = traced.traces()[request(1).id].data.spans
+    asked = span.inputs["messages"]
+    assert (len(asked[0]["content"]), asked[1]["content"]) == (20_000, "")
+    assert "[email]" in asked[1]["tool_calls"][0]["function"]["name"]
+    assert len(span.outputs) == 20_000
+
+
 def test_nothing_is_written_twice(traced: TracedHome) -> None:
     traced.requests = [request(number) for number in range(3)]
     traced.votes = [vote(1, traced.requests[0], 1.0)]

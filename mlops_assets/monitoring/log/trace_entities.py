@@ -23,6 +23,8 @@ TAG = "mlops."
 TAGGED = ("release", "arm", "feature", "status", "model", "cached", "error", "finish")
 PREVIEW = 1000
 """Letters of question and answer that lists show."""
+LONGEST = 20_000
+"""Letters of a message, an answer or a correction that a trace holds."""
 VOTE = "feedback_id"
 """Where an assessment says which vote it is."""
 CORRECTION = "correction"
@@ -82,7 +84,7 @@ def make_info(row: dict[str, Any], experiment: str) -> "TraceInfo":
         trace_location=TraceLocation.from_experiment_id(experiment),
         request_time=begin,
         state=TraceState(_state(row)),
-        request_preview=str(asked[-1].get("content") or "")[:PREVIEW] if asked else "",
+        request_preview=asked[-1]["content"][:PREVIEW] if asked else "",
         response_preview=answer(row)[:PREVIEW],
         client_request_id=row["id"],
         execution_duration=end - begin,
@@ -126,8 +128,8 @@ def make_correction(vote: FeedbackRecord) -> "Expectation":
 
 def question(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The request's messages, redacted."""
-    redacted: list[dict[str, Any]] = _detector().scan_json(json.loads(row["messages"]), Counter())
-    return redacted
+    redacted = _detector().scan_json(json.loads(row["messages"]), Counter())
+    return [each | {"content": str(each.get("content") or "")[:LONGEST]} for each in redacted]
 
 
 def answer(row: dict[str, Any]) -> str:
@@ -138,7 +140,7 @@ def answer(row: dict[str, Any]) -> str:
 def _redacted(text: str) -> str:
     """Also where it is JSON, whose escapes would hide something."""
     redacted: str = _detector().scan_json(text, Counter())
-    return redacted
+    return redacted[:LONGEST]
 
 
 @cache
