@@ -4,7 +4,7 @@ The writes are counted, not listed: a process is killed after the first, after t
 on, until one lives to the end. MLflow is the real one, on SQLite.
 """
 
-import os
+from functools import partial
 
 import pytest
 from mlflow import MlflowClient
@@ -15,6 +15,7 @@ from mlops_assets.ledger import Ledger
 from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval import approve, reconcile
 from mlops_assets.promotion.audit import audit
+from mlops_assets_tests.races import DONE, REFUSED, race
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, request
 from mlops_assets_tests.sudden_death import killed_after
 from mlops_assets_tests.test_approval_request import outcomes
@@ -111,30 +112,14 @@ def test_of_two_that_promote_at_once_one_wins(two_versions: Home) -> None:
     assert aliases(home) == {"candidate": 3, "champion": 2, "previous": 3}
 
 
-def race(home: Home, versions: tuple[int, int]) -> list[int]:
-    """Two processes complete a promotion at the same moment; their exit codes."""
-    children = []
-    for version in versions:
-        if (child := os.fork()) == 0:
-            try:
-                ada = enlist(home, "ada")
-                approve(home, version, "ada", "fine", ada.key, now=NOON)
-                os._exit(0)
-            except LineageError:
-                os._exit(1)
-            except BaseException:
-                os._exit(2)
-        children.append(child)
-    return sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-
-
 def test_two_processes_promote_one_champion(two_versions: Home) -> None:
     home = two_versions
     register(home, "c")
     for version, seed in ((2, "b"), (3, "c")):
         request(home, version, seed, now=NOON)
-    enlist(home, "ada")
-    assert race(home, (2, 3)) == [0, 1]
+    ada = enlist(home, "ada")
+    complete = partial(approve, home, name="ada", reason="fine", key=ada.key, now=NOON)
+    assert sorted(race(partial(complete, 2), partial(complete, 3))) == [DONE, REFUSED]
     assert [row.decision.replaces for row in home.ledger.promotions(MODEL)] == [0, 3]
     reconcile(home, NOON)
     assert audit(home).problems == ()

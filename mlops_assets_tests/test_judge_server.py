@@ -275,11 +275,11 @@ def test_tokens_that_a_server_does_not_report_are_counted_at_their_most(server, 
 
 
 def test_a_server_that_is_down_is_not_asked_for_ever(tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    spec = JudgeSpec(judge_url=url, judge_model="m")
-    said, endpoint = ask(spec, tmp_path / "c.db", *(question(seed=i) for i in range(40)))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can begin to
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        spec = JudgeSpec(judge_url=url, judge_model="m")
+        said, endpoint = ask(spec, tmp_path / "c.db", *(question(seed=i) for i in range(40)))
     assert set(said[:FAILURES_IN_A_ROW]) == {"the server cannot be reached"}
     assert set(said[FAILURES_IN_A_ROW:]) == {"not asked after 8 failures in a row"}
     assert endpoint.spent.calls == 4 * FAILURES_IN_A_ROW

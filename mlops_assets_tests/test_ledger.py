@@ -1,7 +1,7 @@
 """The ledger is append-only and chained: whoever writes at once, whatever wrote before."""
 
-import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import GENESIS, KEPT, NO_VERDICT, PASSED, PROMOTED, Decision, Ledger
 from mlops_assets.promotion.audit import audit
+from mlops_assets_tests.races import race
 from mlops_assets_tests.releases import MODEL, make_bundle
 
 BEFORE_THE_CHAIN = """
@@ -103,16 +104,7 @@ def append_many(home: Home, who: str, count: int) -> None:
 
 def in_processes(home: Home, *writers: str) -> list[int]:
     """Let as many processes at once append eight rows each; their exit codes."""
-    children = []
-    for who in writers:
-        if (child := os.fork()) == 0:
-            try:
-                append_many(home, who, 8)
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return race(*(partial(append_many, home, who, 8) for who in writers))
 
 
 def test_processes_that_append_at_once_make_one_chain(home: Home) -> None:

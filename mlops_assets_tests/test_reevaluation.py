@@ -1,6 +1,5 @@
 """Two that promote at once: one wins, the other is evaluated against the new champion."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlops_assets.refs import GateRef, RegisteredModelRef
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS, read_gate
 from mlops_assets_tests.conftest import LineageRun
 from mlops_assets_tests.daemon import Daemon
+from mlops_assets_tests.races import DONE, REFUSED, race
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
 from mlops_assets_tests.warm_process import fork_job
 
@@ -78,19 +78,8 @@ def test_the_loser_is_evaluated_once_for_each_new_champion(daemon: Daemon, two: 
 def test_two_processes_at_once_one_champion_and_the_newest_meets_it(
     daemon: Daemon, two: Home
 ) -> None:
-    children = []
-    for version in (1, 2):
-        if (child := os.fork()) == 0:
-            try:
-                promote(two, version)
-                os._exit(0)
-            except LineageError:
-                os._exit(1)
-            except BaseException:
-                os._exit(2)
-        children.append(child)
-    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert sorted(ended) == [0, 1]
+    ended = race(lambda: promote(two, 1), lambda: promote(two, 2))
+    assert sorted(ended) == [DONE, REFUSED]
     (champion,) = two.ledger.promotions(MODEL)
     daemon.tick_sensors()
     lost = champion.decision.version != 2

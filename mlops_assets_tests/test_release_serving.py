@@ -25,6 +25,7 @@ from mlops_assets_tests.releases import MODEL, make_bundle, stranger
 from mlops_assets_tests.releasing import QUICK
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import Answer, ask, find_breach
+from mlops_assets_tests.waiting import wait_until
 
 WITHIN_S = 5.0
 """From the decision to the last answer of what was taken back."""
@@ -67,12 +68,9 @@ class Users:
             await asyncio.sleep(0.05)
 
 
-def wait_until(is_so: Callable[[], object], seconds: float = 60.0) -> float:
-    """Returns when it was so, by the monotonic clock."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def moment(is_so: Callable[[], object]) -> float:
+    """When it was so, by the monotonic clock."""
+    wait_until(is_so)
     return time.monotonic()
 
 
@@ -132,7 +130,7 @@ def test_a_failing_candidate_is_gone_within_seconds(home: Home, engine: EngineSe
     with gateway(home, engine, HALF) as users:
         begun(home, users)
         engine.switch(by_model={b: "error"})
-        decided = wait_until(lambda: state(home).stage == "rolled_back")
+        decided = moment(lambda: state(home).stage == "rolled_back")
         engine.switch()  # from now on it would answer
         wait_until(lambda: len(users.served(a, decided)) > 60)
         late = [at - decided for at in users.served(b, decided)]
@@ -158,11 +156,11 @@ def test_a_rollback_by_hand_reaches_users_within_seconds(home: Home, engine: Eng
         c = digest(home, "c")
         wait_until(lambda: users.served(c))
     with gateway(home, engine, BRIEF) as users:
-        released = wait_until(lambda: state(home).stage == "released", 60.0)
+        released = moment(lambda: state(home).stage == "released")
         wait_until(lambda: len(users.served(c, released)) > 60)
         roll_back(home, "ada", "users complain", stranger(home, "ada").key)
         decided = time.monotonic()
-        first = wait_until(lambda: users.served(a, decided)) - decided
+        first = moment(lambda: users.served(a, decided)) - decided
         assert first < WITHIN_S
         wait_until(lambda: len(users.served(a, decided)) > 60)
         assert max((at - decided for at in users.served(c, decided)), default=0.0) < WITHIN_S
