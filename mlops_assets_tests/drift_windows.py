@@ -4,28 +4,30 @@ drift verdict alarms where nothing has changed, and where something has.
 
 import csv
 import json
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer
 
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.dataset import production, synthetic
 from mlops_assets.dataset.dice import Dice
 from mlops_assets.monitoring.drift.embedding import embedding_finding
 from mlops_assets.monitoring.drift.features import (
+    NUMERIC,
     Exchange,
     Known,
     column_values,
-    document_frequency,
     request_text,
     slice_classes,
+    words,
 )
 from mlops_assets.monitoring.drift.findings import Finding, Verdict, decide
-from mlops_assets.monitoring.drift.sketches import Sketches, sketch
+from mlops_assets.monitoring.drift.sketches import Sketches, merge, sketch
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.text_embeddings import TextEmbeddings
 from mlops_assets.monitoring.drift.verdict import compare
@@ -37,28 +39,68 @@ TICKET_LABELS = {name: tuple(values) for name, values in synthetic.LABELS.items(
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The columns of many rows. Which of their words are unknown depends on the reference."""
+
+    values: Mapping[str, np.ndarray]
+    counts: Any
+    """How often each word stands in each row: a sparse matrix."""
+
+    def __len__(self) -> int:
+        return int(self.counts.shape[0])
+
+    def take(self, rows: np.ndarray, frequency: np.ndarray, own: int) -> dict[str, list[Any]]:
+        """The columns of these rows, beside a reference in whose texts words stand so often."""
+        taken = {name: values[rows].tolist() for name, values in self.values.items()}
+        unknown = self.counts[rows] @ (frequency <= own)
+        return taken | {"unknown_words": (unknown / np.maximum(taken["words"], 1)).tolist()}
+
+    def frequency(self, rows: np.ndarray) -> np.ndarray:
+        """In how many of these rows each word stands."""
+        return np.asarray((self.counts[rows] > 0).sum(axis=0)).ravel()
+
+
+@dataclass(frozen=True)
 class World:
     """Rows to draw from."""
 
-    labels: dict[str, tuple[str, ...]]
-    train: Sequence[Exchange]
-    production: Sequence[Exchange]
-    """The very same list as ``train`` where rows are dealt out to both sides."""
-    shifted: Sequence[Exchange] = field(default_factory=list)
+    known: Known
+    train: Pool
+    production: Pool
+    """The very same as ``train`` where rows are dealt out to both sides."""
+    shifted: Pool
+    texts: Sequence[str]
+    """Of ``production``."""
+    shifted_texts: Sequence[str]
     meanings: "Meanings | None" = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: dict[str, tuple[str, ...]],
+        train: Sequence[Exchange],
+        production: Sequence[Exchange] | None = None,
+        shifted: Sequence[Exchange] = (),
+    ) -> "World":
+        """A world of these rows; without ``production`` those of ``train`` are dealt out."""
+        known = Known({}, labels, slice_classes(row.slices for row in train))
+        sides = [train, production or [], shifted]
+        texts = [row.text for side in sides for row in side]
+        counter = CountVectorizer(analyzer=words).fit(texts)
+        pools = [_pool(side, known, counter) for side in sides]
+        calm = train if production is None else production
+        dealt = pools[0] if production is None else pools[1]
+        texts_of = ([row.text for row in side[:ENCODED]] for side in (calm, shifted))
+        return cls(known, pools[0], dealt, pools[2], *texts_of)
 
     def draw(self, rows: int, seed: int) -> "Drawn":
         """A reference of so many rows, and what is left for windows beside it."""
-        dice = random.Random(seed)
-        chosen = dice.sample(range(len(self.train)), rows)
-        taken = set(chosen) if self.train is self.production else set()
-        reference = [self.train[index] for index in chosen]
-        frequency = document_frequency(row.text for row in reference)
-        known = Known(frequency, self.labels, slice_classes(row.slices for row in reference))
-        values = column_values(reference, known, in_vocabulary=True)
-        left = [row for index, row in enumerate(self.production) if index not in taken]
-        reference_sketches = sketch(known.columns, values)
-        return Drawn(known, reference_sketches, left, self.shifted, dice, self.meanings)
+        dice = np.random.default_rng(seed)
+        order = dice.permutation(len(self.train))
+        left = order[rows:] if self.train is self.production else np.arange(len(self.production))
+        frequency = self.train.frequency(order[:rows])
+        values = self.train.take(order[:rows], frequency, own=1)
+        return Drawn(self, sketch(self.known.columns, values), frequency, left, dice)
 
     def with_meanings(self, store: ArtifactStore) -> "World":
         """The same with the embeddings of some of the texts, by the installed encoder.
@@ -66,9 +108,21 @@ class World:
         Raises LineageError where none is installed.
         """
         encoder = TextEmbeddings(store, packaged_encoder())
-        calm = encoder.of([row.text for row in self.production[:ENCODED]])
-        texts = [row.text for row in self.shifted[:ENCODED]]
-        return replace(self, meanings=Meanings(calm, encoder.of(texts) if texts else calm[:0]))
+        calm = encoder.of(self.texts)
+        shifted = encoder.of(self.shifted_texts) if self.shifted_texts else calm[:0]
+        return replace(self, meanings=Meanings(calm, shifted))
+
+
+def _pool(rows: Sequence[Exchange], known: Known, counter: Any) -> Pool:
+    values = column_values(rows, known)
+    columns = {column.name: column for column in known.columns if column.name != "unknown_words"}
+    return Pool(
+        {
+            name: np.array(values[name], float if column.kind == NUMERIC else object)
+            for name, column in columns.items()
+        },
+        counter.transform([row.text for row in rows]) if rows else csr_matrix((0, 0)),
+    )
 
 
 @dataclass(frozen=True)
@@ -81,15 +135,17 @@ class Meanings:
     calm: np.ndarray
     shifted: np.ndarray
 
-    def finding(self, records: int, share: float, spec: DriftSpec, dice: random.Random) -> Finding:
+    def finding(
+        self, records: int, share: float, spec: DriftSpec, dice: np.random.Generator
+    ) -> Finding:
         """What the report would find in a window of so many records."""
         size = min(records, spec.embedding_rows)
         moved = round(share * size)
-        dealt = dice.sample(range(len(self.calm)), spec.embedding_rows + size - moved)
+        dealt = dice.permutation(len(self.calm))[: spec.embedding_rows + size - moved]
         reference, calm = self.calm[dealt[: spec.embedding_rows]], dealt[spec.embedding_rows :]
-        shifted = dice.sample(range(len(self.shifted)), moved)
+        shifted = dice.permutation(len(self.shifted))[:moved]
         current = np.concatenate([self.calm[calm], self.shifted[shifted]])
-        seed = dice.randrange(2**31)
+        seed = int(dice.integers(2**31))
         return embedding_finding("request_embedding", reference, current, seed, spec.min_effect)
 
 
@@ -97,23 +153,26 @@ class Meanings:
 class Drawn:
     """A reference, and rows to draw windows from."""
 
-    known: Known
+    world: World
     reference: Sketches
-    production: Sequence[Exchange]
-    shifted: Sequence[Exchange]
-    dice: random.Random
-    meanings: Meanings | None
+    frequency: np.ndarray
+    """In how many texts of the reference each word stands."""
+    left: np.ndarray
+    dice: np.random.Generator
 
     def verdict(self, records: int, spec: DriftSpec, share: float = 0.0) -> Verdict:
         """What the report would say of a window, in which ``share`` of the records are shifted."""
-        moved = round(share * records)
-        window = self.dice.sample(self.production, records - moved)
-        window += self.dice.sample(self.shifted, moved)
-        columns = self.known.columns
-        current = sketch(columns, column_values(window, self.known))
+        world, moved = self.world, round(share * records)
+        columns = world.known.columns
+        calm = self.dice.choice(self.left, records - moved, replace=False)
+        parts = [world.production.take(calm, self.frequency, own=0)]
+        if moved:
+            rows = self.dice.choice(len(world.shifted), moved, replace=False)
+            parts.append(world.shifted.take(rows, self.frequency, own=0))
+        current = merge([sketch(columns, values) for values in parts])
         found = compare(columns, self.reference, current, spec)
-        if self.meanings:
-            found.append(self.meanings.finding(records, share, spec, self.dice))
+        if world.meanings:
+            found.append(world.meanings.finding(records, share, spec, self.dice))
         return decide(found, spec.alpha)
 
 
@@ -124,7 +183,7 @@ def tickets(train: int, records: int, shifted: int = 0) -> World:
         Exchange(request_text(row.messages), row.answer, row.slices) for row in ticket_rows(train)
     ]
     answered = [list(logged(name, n)) for name, n in (("unshifted", records), ("shifted", shifted))]
-    return World(TICKET_LABELS, rows, *answered)
+    return World.of(TICKET_LABELS, rows, *answered)
 
 
 def ticket_rows(count: int) -> list[Row]:
@@ -167,4 +226,4 @@ def banking77(directory: Path) -> World:
                 for row in csv.DictReader(stream)
             ]
     intents = {json.loads(row.answer)["intent"] for row in rows}
-    return World({"intent": tuple(sorted(intents))}, rows, rows)
+    return World.of({"intent": tuple(sorted(intents))}, rows)
