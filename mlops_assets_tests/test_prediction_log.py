@@ -1,6 +1,8 @@
 """Production's log as monitoring reads it: compacted to Parquet, a part for each segment."""
 
 import json
+import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,29 @@ def test_a_segment_of_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for most in (1, 6, 7, 8, 49):
         found = [row["id"] for row in rows(store, ref, most)]
         assert found == ids[-most:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_are_those_of_a_plain_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever fails, comes twice, or lies across segments and row groups."""
+    monkeypatch.setattr(parts, "BATCH_ROWS", 4)
+    dice = random.Random(seed)
+    asked = [(dice.randrange(40), dice.choice((200, 200, 500))) for _ in range(30)]
+    cuts = sorted(dice.sample(range(30), 3))
+    written = [json.dumps(json.loads(line(n)) | {"status": status}) for n, status in asked]
+    pieces = [written[start:stop] for start, stop in pairwise([0, *cuts, 30])]
+    ref, _ = collect(tmp_path, *("\n".join([*piece, ""]).encode() for piece in pieces))
+    first = dict(reversed(asked))
+    plain = [(f"p{number}", first[number]) for number in dict.fromkeys(n for n, _ in asked)]
+    answers = [at for at, (_, status) in enumerate(plain) if status == 200]
+    assert ref.records == len(answers)
+    for most in range(1, len(answers) + 1):
+        found = [
+            (row["id"], row["status"]) for row in rows(ArtifactStore(tmp_path / "store"), ref, most)
+        ]
+        assert found == plain[answers[-most] :]
 
 
 def test_a_complete_segment_is_compacted_once(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def newest(
             if left <= 0:
                 return found[::-1]
             rows = PartRows(artifact, start, stop)
-            found.append(rows if answered <= left else _last(store, rows, left))
+            found.append(rows if answered < left else _last(store, rows, left))
             left -= answered
     return found[::-1]
 
