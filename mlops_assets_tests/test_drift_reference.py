@@ -12,6 +12,7 @@ from mlops_assets.ledger import PROMOTED, Decision
 from mlops_assets.monitoring.drift import reference
 from mlops_assets.refs import ReleaseBundle, Row, SplitsRef
 from mlops_assets_tests.production_records import make_splits, reference_of
+from mlops_assets_tests.release_stories import Story
 from mlops_assets_tests.releases import MODEL, make_bundle
 
 LABELS = {"queue": ("a", "b")}
@@ -95,3 +96,15 @@ def test_a_release_from_elsewhere_is_compared_with_the_latest_splits(
     bundle = trained_on(home, gone) if trained else make_bundle(home)
     assert reference.splits_of(home.store, bundle, latest) is latest
     assert "is not in the store" in caplog.text
+
+
+def test_a_candidate_changes_the_reference_when_users_get_it(home: Home) -> None:
+    told, in_force = Story(home), []
+    for words in ("promote a", "released a", "promote b", "shadow b", "canary b 50", "released b"):
+        told.tell(words)
+        release = reference.release_in_force(home.ledger.entries(), MODEL)
+        assert release is not None
+        in_force.append("ab"[release == make_bundle(home, "b")])
+    assert in_force == ["a", "a", "a", "a", "a", "b"]
+    told.tell("back a")
+    assert reference.release_in_force(home.ledger.entries(), MODEL) == make_bundle(home, "a")
