@@ -257,6 +257,7 @@ def test_labelled_answers_against_the_evaluation_report(
     found = decide(list(findings(content).values()), ALPHA).layers[CONCEPT]
     assert found.verdict == verdict
     (measured,) = content["labelled"]
+    assert content["values"]["labelled/exact_match"] == {"current": right / 100, "baseline": 0.9}
     low, high = measured["metrics"]["exact_match"]["interval"]
     assert low < measured["metrics"]["exact_match"]["mean"] == right / 100 <= high
 

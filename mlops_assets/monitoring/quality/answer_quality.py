@@ -26,6 +26,7 @@ from mlops_assets.monitoring.quality.labelled_slice import (
     LabelledSlice,
     compare_with_report,
     slice_of,
+    values_beside_report,
 )
 from mlops_assets.monitoring.quality.quality_page import write_page, write_plot
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
@@ -129,7 +130,8 @@ def quality_of(
         "values": {
             metric.name: {"current": metric.value(current), "baseline": metric.value(baseline)}
             for metric in metrics
-        },
+        }
+        | values_beside_report(slices, measured, spec, now),
         "history": [_facts(one) | {"values": _values(metrics, one)} for one in history],
         "by_slice": _by_slice(metrics, current),
         "report": {"items": measured.items, **measured.shares},

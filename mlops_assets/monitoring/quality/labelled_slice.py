@@ -129,6 +129,20 @@ def compare_with_report(
     return [_compare(name, one, why, measured, spec) for name in names]
 
 
+def values_beside_report(
+    slices: Sequence[LabelledSlice], measured: TestScores, spec: QualitySpec, now: datetime
+) -> dict[str, dict[str, float | None]]:
+    """What the deciding slice says, and what the report promised, by finding."""
+    one, _ = deciding(slices, spec, now)
+    return {
+        f"labelled/{name}": {
+            "current": mean(one.scores[name]) if one else None,
+            "baseline": promised,
+        }
+        for name, promised in measured.shares.items()
+    }
+
+
 def _compare(
     name: str, one: LabelledSlice | None, why: str, measured: TestScores, spec: QualitySpec
 ) -> Finding:

@@ -42,13 +42,13 @@ def finding_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for finding in content["findings"]:
         name, left_out = finding["name"], finding["left_out"]
-        values, unit = content["values"].get(name, {}), content["units"].get(name, "")
+        values, unit = content["values"].get(name, {}), content["units"].get(name, SHARE)
         rows.append(
             {
                 "name": name,
                 "layer": finding["layer"],
-                "now": show(values.get("current"), unit) if values else finding["detail"],
-                "before": show(values.get("baseline"), unit) if values else "",
+                "now": show(values.get("current"), unit),
+                "before": show(values.get("baseline"), unit),
                 "effect": "" if left_out else f"{finding['effect']:.3f}",
                 "margin": f"{finding['min_effect']:g}",
                 "p": "" if left_out else shown_p(finding["p"]),
