@@ -1,5 +1,6 @@
 """Whether production's answers are as good as they were: business metrics and concept drift."""
 
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlops_assets.monitoring.drift.findings import (
     decide,
 )
 from mlops_assets.monitoring.quality import answer_quality
-from mlops_assets.monitoring.quality.release_in_force import InForce
+from mlops_assets.monitoring.quality.release_in_force import InForce, find_in_force
 from mlops_assets.ref_json import dump_ref, load_ref
 from mlops_assets.request_record import SHADOW
 from mlops_assets_tests.judged_traffic import (
@@ -31,6 +32,8 @@ from mlops_assets_tests.judged_traffic import (
     Traffic,
     make_report,
 )
+from mlops_assets_tests.release_stories import Story
+from mlops_assets_tests.releases import MODEL, make_bundle, request
 
 ALPHA = 0.01
 Change = Callable[[Traffic], None]
@@ -172,6 +175,17 @@ def test_of_several_votes_on_an_answer_the_last_counts(home: Home, tmp_path: Pat
     content = traffic.measure(home.store, tmp_path)
     assert content["values"]["rating"]["current"] == 1
     assert content["values"]["corrected"]["current"] == 0
+
+
+def test_names_of_metrics_are_as_many_as_can_be_looked_at(home: Home, tmp_path: Path) -> None:
+    traffic = Traffic()
+    asked = traffic.ask(900)
+    traffic.vote(asked[::2], metric="resolved")
+    for number in range(30):
+        traffic.vote(asked[:1], metric=f"noise{number}")
+    named = [name for name in findings(traffic.measure(home.store, tmp_path)) if "vote/" in name]
+    assert len(named) == 20
+    assert "vote/resolved" in named
 
 
 def test_one_service_that_asks_everything_is_counted_by_request(home: Home, tmp_path: Path) -> None:
@@ -341,6 +355,25 @@ def test_labelled_answers_that_left_the_log_are_missing(home: Home, tmp_path: Pa
     (measured,) = traffic.measure(home.store, tmp_path)["labelled"]
     assert measured["gone"] + round(measured["response"] * 100) == 100
     assert 30 < measured["gone"] < 70
+
+
+def test_the_release_in_force_is_judged_by_the_report_it_was_approved_by(home: Home) -> None:
+    assert find_in_force(home.store, home.ledger.entries(), MODEL) == InForce()
+    story = Story(home)
+    for version, name in enumerate("ab", 1):
+        request(home, version, name)
+        story.tell(f"promote {name}")
+        story.tell(f"released {name}")
+    before, release = (make_bundle(home, name).digest for name in "ab")
+    found = find_in_force(home.store, home.ledger.entries(), MODEL)
+    assert (found.release, found.before) == (release, before)
+    assert found.report is not None
+    assert home.store.recipe(found.report).inputs == {"seed": release}
+    shutil.rmtree(home.store.path(found.report))
+    assert find_in_force(home.store, home.ledger.entries(), MODEL).report is None
+    story.tell("back a")
+    found = find_in_force(home.store, home.ledger.entries(), MODEL)
+    assert (found.release, found.before) == (before, "")
 
 
 # --- the artifact -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ the baseline's percentile by more than a tolerated ratio, so that one request th
 counts as one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,8 @@ from mlops_assets.request_record import LEFT
 Number = Callable[[Judged], float | None]
 """Of one request; None where it has none."""
 
+MOST_NAMED = 20
+"""Metrics of users' own naming that are looked at: whoever has a key names them."""
 SHARE, SCORE, MS, MONEY, TOKENS = "share", "score", "ms", "money", "tokens"
 
 
@@ -156,8 +159,9 @@ often they do is business: the first is 0 where corrections only repeat the answ
 
 
 def metrics_of(requests: Iterable[Judged]) -> list[Metric]:
-    """Every metric, those that users voted on among them."""
-    voted = sorted({name for one in requests for name in one.votes} | {RATING})
+    """Every metric: those of every log, the rating, and what else users voted on most."""
+    voted = Counter(name for one in requests for name in one.votes if name != RATING)
+    named = [RATING, *sorted(name for name, _ in voted.most_common(MOST_NAMED))]
     return [
         *METRICS,
         *(
@@ -170,7 +174,7 @@ def metrics_of(requests: Iterable[Judged]) -> list[Metric]:
                 fewer_is_worse=True,
                 at_will=True,
             )
-            for name in voted
+            for name in named
         ),
     ]
 
