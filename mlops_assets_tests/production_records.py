@@ -22,7 +22,7 @@ from mlops_assets.refs import (
 from mlops_assets_tests.conftest import VERSIONS
 
 LOG = prediction_log.PredictionLogSpec(directory="log")
-SPEC = DriftSpec(embedding_rows=150)
+SPEC = DriftSpec(embedding_rows=100)
 
 
 def record(number: int, text: str = "where is my parcel", **changes: Any) -> PredictionRecord:
