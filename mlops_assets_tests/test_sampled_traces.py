@@ -209,6 +209,26 @@ def test_a_vote_is_attached_to_the_trace_of_an_earlier_run(traced: TracedHome) -
     assert list(traced.traces("feedback.rating = '0.0'")) == [asked.id]
 
 
+def test_votes_on_two_metrics_correct_for_themselves(traced: TracedHome) -> None:
+    """And a correction that the user's last vote leaves out counts no more."""
+    asked = request(1)
+    traced.requests = [asked]
+    traced.votes = [
+        vote(1, asked, 0.0, correction="one"),
+        vote(2, asked, 0.0, metric="resolved", correction="two"),
+    ]
+    assert (traced.run().attached, traced.run().attached) == (4, 0)
+    assert corrections(traced, asked) == {"correction": "one", "correction.resolved": "two"}
+    traced.votes.append(vote(3, asked, 1.0))
+    assert (traced.run().attached, traced.run().attached) == (1, 0)
+    assert corrections(traced, asked) == {"correction.resolved": "two"}
+
+
+def corrections(traced: TracedHome, asked: RequestRecord) -> dict[str, str]:
+    said = traced.traces()[asked.id].info.assessments
+    return {each.name: each.expectation.value for each in said if each.expectation and each.valid}
+
+
 def test_which_requests_are_shown(traced: TracedHome) -> None:
     requests = [request(number) for number in range(40)]
     half = TraceSampleSpec(rate=0.5, max_drawn=8, max_judged=2)

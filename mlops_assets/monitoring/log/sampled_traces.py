@@ -15,6 +15,7 @@ from mlops_assets.feedback_record import FeedbackRecord, read_feedback
 from mlops_assets.home import Home
 from mlops_assets.monitoring.log.trace_entities import (
     VOTE,
+    correction_name,
     make_correction,
     make_feedback,
     make_info,
@@ -148,18 +149,36 @@ def _attach(info: "TraceInfo", votes: Mapping[str, FeedbackRecord]) -> int:
         attached += _log_once(info, vote, make_feedback(vote))
         if vote.correction:
             attached += _log_once(info, vote, make_correction(vote))
+        else:
+            _take_back(info, correction_name(vote))
     return attached
 
 
 def _log_once(info: "TraceInfo", vote: FeedbackRecord, made: "Assessment") -> bool:
-    """Log it unless it is there; what the same user said before of the same is taken back."""
+    """Log it unless it is there; what the user said before of the same is taken back by it."""
     import mlflow
 
-    for each in info.assessments:
-        same = (each.name, type(each)) == (made.name, type(made))
-        if same and each.valid is not False and (each.metadata or {}).get(VOTE):
+    for each in _said(info, made.name):
+        if type(each) is type(made):
             if each.metadata[VOTE] == vote.id:
                 return False
             made.overrides = each.assessment_id
     mlflow.log_assessment(info.trace_id, made)
     return True
+
+
+def _take_back(info: "TraceInfo", correction: str) -> None:
+    """The vote that counts has no correction: one of an earlier vote counts no more."""
+    import mlflow
+    from mlflow.entities import Expectation
+
+    for each in _said(info, correction):
+        if isinstance(each, Expectation):
+            mlflow.delete_assessment(info.trace_id, each.assessment_id)
+
+
+def _said(info: "TraceInfo", name: str) -> "list[Assessment]":
+    """What votes say under this name and nobody has taken back; what others add in MLflow is
+    theirs."""
+    ours = (each for each in info.assessments if each.metadata and VOTE in each.metadata)
+    return [each for each in ours if each.name == name and each.valid is not False]

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.feedback_record import FeedbackRecord
+from mlops_assets.feedback_record import RATING, FeedbackRecord
 from mlops_assets.privacy import DEFAULT_POLICY, Detector, redact
 
 if TYPE_CHECKING:
@@ -112,12 +112,17 @@ def make_feedback(vote: FeedbackRecord) -> "Feedback":
     )
 
 
+def correction_name(vote: FeedbackRecord) -> str:
+    """How MLflow calls a vote's correction: votes on different metrics correct for themselves."""
+    return CORRECTION if vote.metric == RATING else f"{CORRECTION}.{vote.metric}"
+
+
 def make_correction(vote: FeedbackRecord) -> "Expectation":
     """The answer that would have been right, as a user said."""
     from mlflow.entities import AssessmentSource, Expectation
 
     return Expectation(
-        name=CORRECTION,
+        name=correction_name(vote),
         value=_redacted(vote.correction),
         source=AssessmentSource("HUMAN", vote.user),
         metadata={VOTE: vote.id},
