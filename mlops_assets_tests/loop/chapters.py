@@ -8,6 +8,7 @@ from pathlib import Path
 from mlops_assets.home import Home
 from mlops_assets.ledger import RELEASED, ROLLED_BACK
 from mlops_assets_tests.loop.people import APPROVER, People
+from mlops_assets_tests.loop.processes import MARK
 from mlops_assets_tests.loop.stage import Stage, first_lineage, set_stage
 from mlops_assets_tests.loop.story import Amounts, Story
 from mlops_assets_tests.loop.tickets import AFTER, LATER
@@ -31,9 +32,9 @@ AMOUNTS = Amounts(requests=340, look_after=100, labels=300)
 
 def play(home: Home, profile: Path, timeline: Timeline, amounts: Amounts = AMOUNTS) -> None:
     """Show the whole loop on a new home. Raises NotSeenError when a step does not come."""
-    if home.root.exists():
-        shutil.rmtree(home.root)  # of an earlier show
+    clear_away(home.root)
     home.prepare()
+    (home.root / MARK).mkdir(mode=0o700)
     timeline.chapter(f"A champion (MLOPS_HOME is {home.root})")
     first_champion(home, profile, timeline)
     with set_stage(home, profile, timeline) as stage:
@@ -43,6 +44,13 @@ def play(home: Home, profile: Path, timeline: Timeline, amounts: Amounts = AMOUN
         timeline.chapter("The same with a sabotaged candidate")
         sabotage_is_taken_back(story)
         nothing_went_wrong(stage)
+
+
+def clear_away(folder: Path) -> None:
+    """Delete what an earlier show left. Raises NotSeenError for anything else in its place."""
+    if folder.exists() and not (folder / MARK).is_dir():
+        raise NotSeenError(f"{folder} is no home of an earlier show: name another with --home.")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def first_champion(home: Home, profile: Path, timeline: Timeline) -> None:
@@ -59,7 +67,7 @@ def the_loop_closes(story: Story) -> None:
     story.ordinary_traffic()
     story.the_world_changes(AFTER, "new topics, at length, by chat, about cameras and headsets")
     story.people_label(LABELLERS, story.users.known.get)
-    version = story.it_retrains()
+    version = story.it_retrains("drift")
     story.a_person_approves(version, "it has learnt the new topics")
     expect(RELEASED, story.it_reaches_users())
     story.it_clears()
@@ -69,11 +77,13 @@ def sabotage_is_taken_back(story: Story) -> None:
     """The labels are poisoned; gate and person let the candidate pass, its users do not."""
     story.the_world_changes(LATER, "formal letters about bills and offers, through the website")
     story.people_label(AGENCY, poisoned(story.users.known.get))
-    version = story.it_retrains()
+    version = story.it_retrains("drift")
     story.a_person_approves(version, "the gate has passed it")
     story.users.habits.votes = 1.0
     expect(ROLLED_BACK, story.it_reaches_users())
-    story.everything_is_as_it_was(version - 1)
+    story.registry_follows(version - 1)
+    story.drift_still_stands()
+    story.only_people_teach()
 
 
 def poisoned(right: Callable[[str], str | None]) -> Callable[[str], str | None]:

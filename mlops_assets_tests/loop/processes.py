@@ -19,6 +19,8 @@ GRACE_S = 30.0
 TAIL = 12
 """Lines of a log in an error."""
 SENSOR_SECONDS = "5"
+MARK = "loop"
+"""Folder of logs and of slices to label, by which a home of the loop is known."""
 
 
 class Process:
@@ -128,7 +130,7 @@ class Processes:
         return "\n".join(process.tail() for process in self._started)
 
     def _start(self, name: str, log: str, words: Sequence[str]) -> Process:
-        folder = self._home / "loop"
+        folder = self._home / MARK
         folder.mkdir(mode=0o700, exist_ok=True)
         process = Process(name, folder / log, words, self._home, self._profile)
         self._started.append(self._stack.enter_context(process))

@@ -1,6 +1,7 @@
 """What the real system says of itself: the ledger, Dagster's runs, the latest refs, the gateway."""
 
 import json
+import os
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +26,10 @@ class RealState:
     """Looked up anew each time; nothing is remembered."""
 
     def __init__(self, home: Home, model: str) -> None:
-        """DAGSTER_HOME has to name the home's Dagster instance."""
         self.home, self.model = home, model
-        self.instance = dg.DagsterInstance.from_config(str(home.root / "dagster"))
+        folder = str(home.root / "dagster")
+        os.environ["DAGSTER_HOME"] = folder  # where our storage looks (mlops_assets.instance)
+        self.instance = dg.DagsterInstance.from_config(folder)
 
     def ref(self, asset: str, kind: type[Ref]) -> Ref | None:
         """An asset's latest."""

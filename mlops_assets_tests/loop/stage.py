@@ -1,6 +1,5 @@
 """The stage on which the loop is shown: one home, its processes, its people and its users."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +60,6 @@ def set_stage(home: Home, profile: Path, timeline: Timeline) -> Iterator[Stage]:
 
     Raises NotSeenError when they do not come up.
     """
-    os.environ["DAGSTER_HOME"] = str(home.root / "dagster")
     state = RealState(home, MODEL)
     files = ServingHome.of(home)
     files.prepare()

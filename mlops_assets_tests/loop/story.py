@@ -4,6 +4,7 @@ Each step waits for the real state that shows it, and tells where that stands.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ import dagster as dg
 from mlops_assets.dataset.synthetic import Mix
 from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
 from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT
+from mlops_assets.monitoring.feedback.lessons import CORRECTION, LABEL
 from mlops_assets.refs import DriftReportRef, PredictionLogRef
 from mlops_assets_tests.loop.real_state import REASON
 from mlops_assets_tests.loop.stage import SEED, Stage
@@ -61,16 +63,16 @@ class Story:
         kept = self.stage.people.label(names, self.amounts.labels, SEED + self._draws, right)
         self.tell("people", f"{', '.join(names)} label {kept} requests, blind", key="labels")
 
-    def it_retrains(self) -> int:
-        """More traffic has monitoring look again; the drift sensor starts `retrain`, which ends in
-        a request. Nothing is promoted. Returns the version that waits."""
-        before, known = self.state.stable, len(self.state.runs("retrain", "drift"))
-        self.send("the new world still")
-        run = self.stage.wait("drift_sensor to start `retrain`", lambda: self._newest_run(known))
-        reason = run.tags[REASON]
-        self.tell(
-            "sensor", f"drift_sensor starts `retrain`: {reason}", f"run {run.run_id}", "retrain"
+    def it_retrains(self, trigger: str) -> int:
+        """More traffic has monitoring look again; the sensor of ``trigger`` starts `retrain`, which
+        ends in a request. Nothing is promoted. Returns the version that waits."""
+        before, known = self.state.stable, len(self.state.runs("retrain", trigger))
+        self.send("the same world")
+        run = self.stage.wait(
+            f"{trigger}_sensor to start `retrain`", lambda: self._newest_run(trigger, known)
         )
+        said = f"{trigger}_sensor starts `retrain`: {run.tags[REASON]}"
+        self.tell("sensor", said, f"run {run.run_id}", "retrain")
         ended = self.stage.wait("`retrain` to end", lambda: self._ended(run.run_id))
         if ended.status is not dg.DagsterRunStatus.SUCCESS:
             raise NotSeenError(f"`retrain` ended {ended.status.value}.\n{self.state.tell()}")
@@ -109,19 +111,33 @@ class Story:
         self.send("the same world, the new version")
         self.expect_verdict(NO_DRIFT, "clear")
 
-    def everything_is_as_it_was(self, version: int) -> None:
-        """The version of before serves, the registry follows, and drift still stands: the bounds
-        of the day decide whether it is tried again."""
+    def registry_follows(self, version: int) -> None:
+        """The version of before serves, and the registry's aliases say so."""
         assert self.state.stable == version
         self.tell("gateway", f"version {version} serves all users again", key="restored")
         run = self.stage.wait("champion_restored to start `reconcile`", self._reconciled)
         audit = self.stage.people.command("audit").strip().splitlines()
         self.tell("registry", f"the aliases follow: {audit[-1]}", f"run {run.run_id}", "aliases")
+
+    def drift_still_stands(self) -> None:
+        """What was rolled back clears nothing; the bounds of the day decide what follows."""
         self.users.habits.votes = 0.3
         self.send("the world as it is")
         self.expect_verdict(DRIFT, "drift stands")
         said = self.stage.wait("drift_sensor to hold back", self._held_back)
         self.tell("sensor", f"drift_sensor: {said}", key="held back")
+
+    def only_people_teach(self) -> None:
+        """What the model said is no label, also where users sent it back as the right answer."""
+        lines = (self.stage.home.root / "feedback/provenance.jsonl").read_text().splitlines()
+        given = [json.loads(line) for line in lines]
+        taught = {line["request"] for line in given if line["kind"] == CORRECTION}
+        assert taught <= self.users.corrected
+        assert not taught & self.users.echoed
+        count = Counter(line["kind"] for line in given)
+        said = f"{count[LABEL]} labels and {count[CORRECTION]} corrections are learnt from or asked"
+        echoes = f"none of {len(self.users.echoed)} answers of the model that users sent back"
+        self.tell("people", f"{said}, {echoes}", key="only people teach")
 
     def send(self, what: str) -> None:
         """Enough traffic for a look at it."""
@@ -162,8 +178,8 @@ class Story:
 
         return self.stage.wait("drift_sensor to say that there is nothing to learn from", look)
 
-    def _newest_run(self, known: int) -> dg.DagsterRun | None:
-        runs = self.state.runs("retrain", "drift")
+    def _newest_run(self, trigger: str, known: int) -> dg.DagsterRun | None:
+        runs = self.state.runs("retrain", trigger)
         return runs[0] if len(runs) > known else None
 
     def _ended(self, run_id: str) -> dg.DagsterRun | None:

@@ -55,7 +55,7 @@ class Timeline:
         """What follows belongs together."""
         self._console.print(f"\n[bold]{escape(title)}[/bold]")
 
-    def keys(self) -> list[str]:
+    def happened(self) -> list[str]:
         """What happened, for a test."""
         return [event.key for event in self.events if event.key]
 

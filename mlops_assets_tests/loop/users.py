@@ -30,8 +30,10 @@ class Habits:
     mix: Mix = BEFORE
     votes: float = 0.3
     """Share of the answers that are voted on."""
-    corrections: float = 0.0
-    """Share of the wrong answers that somebody corrects."""
+    corrections: float = 0.2
+    """Share of the answers that are voted down for which users say what would have been right."""
+    echoes: float = 0.1
+    """Share of the others that they send back word for word as the right answer."""
 
 
 @dataclass
@@ -53,7 +55,11 @@ class Users:
 
     def __init__(self, url: str, key: str, seed: int) -> None:
         self.habits, self.heard = Habits(), Heard()
-        self.answered = self.voted = self.corrected = 0
+        self.answered = self.voted = 0
+        self.corrected: set[str] = set()
+        """Requests whose answer somebody corrected."""
+        self.echoed: set[str] = set()
+        """Requests whose wrong answer somebody sent back as the right one."""
         self.failed: list[str] = []
         """What users got that was no answer, and votes that were not taken."""
         self.known: dict[str, str] = {}
@@ -125,7 +131,10 @@ class Users:
         vote = {"request_id": got.id, "user": user, "rating": "up" if right else "down"}
         if not right and self._dice.chance(self.habits.corrections):
             vote["correction"] = ticket.right
-            self.corrected += 1
+            self.corrected.add(got.id)
+        elif not right and self._dice.chance(self.habits.echoes):
+            vote["correction"] = got.text
+            self.echoed.add(got.id)
         async with session.post(f"{self._url}/feedback", json=vote) as response:
             if response.status >= 300:
                 self.failed.append(f"vote {response.status}: {await response.text()}")
