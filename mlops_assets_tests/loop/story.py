@@ -75,12 +75,16 @@ class Story:
         self.tell("sensor", said, f"run {run.run_id}", "retrain")
         ended = self.stage.wait("`retrain` to end", lambda: self._ended(run.run_id))
         if ended.status is not dg.DagsterRunStatus.SUCCESS:
-            raise NotSeenError(f"`retrain` ended {ended.status.value}.\n{self.state.tell()}")
+            summary = (self.stage.home.gate / "summary.md").read_text()[:1500]
+            raise NotSeenError(f"`retrain` ended {ended.status.value}. The last gate:\n{summary}")
         found = self.stage.wait("a request for approval", self.state.waiting)
         asked = found.request.entry.decision
         report = self.stage.home.store.root / found.request.terms.report["kind"]
         page = report / found.request.terms.report["key"] / "report.html"
         self.tell("retrain", f"the gate: version {asked.version} {asked.reason}", page, "gate")
+        for criterion in found.request.terms.criteria:
+            if criterion["name"] in ("champion", "suite/feedback/champion"):
+                self.tell("retrain", f"{criterion['name']}: {criterion['detail']}")
         assert self.state.stable == before
         promoted = [r for r in self.state.entries if r.decision.outcome == PROMOTED]
         assert promoted[-1].decision.version == before
