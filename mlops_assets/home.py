@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from mlops_assets.ref_json import Ref, load_ref
 
 MINIMUM_FREE_BYTES = 256 * 1024**2  # what one run of the tiny profile writes, twice over
 LATEST = "latest"
+PROCESS_END_S = 60.0
+"""In which the process of a run that is over has ended; one or two on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,19 @@ class RunLock:
     def __init__(self) -> None:
         self._held: dict[Path, tuple[str, IO[str]]] = {}
 
-    def hold(self, home: Home, run_id: str, *, needs_space: bool = True) -> bool:
+    def hold(
+        self,
+        home: Home,
+        run_id: str,
+        *,
+        needs_space: bool = True,
+        is_over: Callable[[str], bool] = lambda _run: False,
+    ) -> bool:
         """Take the lock for ``run_id``; returns whether this process did not have it yet.
 
-        Raises LineageError while another run has it, or when there is no room for one that
-        needs some.
+        A run that ``is_over`` frees it as soon as its process has ended, which is waited for: the
+        next run in a queue is started before that. Raises LineageError while another run has it,
+        or when there is no room for one that needs some.
         """
         holder, stream = self._held.get(home.root, ("", None))
         if holder == run_id:
@@ -162,7 +173,7 @@ class RunLock:
         if stream is not None:
             stream.close()  # an earlier run in this process is over
             del self._held[home.root]
-        self._held[home.root] = (run_id, _lock(home.root / "run.lock", run_id))
+        self._held[home.root] = (run_id, _lock(home.root / "run.lock", run_id, is_over))
         return True
 
     def release(self) -> None:
@@ -175,26 +186,39 @@ class RunLock:
 run_lock = RunLock()
 
 
-def _lock(path: Path, run_id: str) -> IO[str]:
+def _lock(path: Path, run_id: str, is_over: Callable[[str], bool]) -> IO[str]:
     stream = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        stream.truncate(0)
-        stream.write(json.dumps({"run": run_id, "pid": os.getpid()}))
-        stream.flush()
-    except BlockingIOError:
+    end = time.monotonic() + PROCESS_END_S
+    while not _locked(stream):
         stream.seek(0)
         owner = _owner(stream.read())
-        if owner.get("run") != run_id:
+        if owner.get("run") == run_id:
+            break
+        if time.monotonic() < end and is_over(str(owner.get("run"))):
+            time.sleep(PROCESS_END_S / 600)
+        else:
             stream.close()
             raise LineageError(
                 f"Run {str(owner.get('run'))[:8]} (process {owner.get('pid')}) is at work in"
                 f" {path.parent}.",
                 "Wait until it ends or stop it, or give this run an MLOPS_HOME of its own.",
-            ) from None
+            )
+    else:
+        stream.truncate(0)
+        stream.write(json.dumps({"run": run_id, "pid": os.getpid()}))
+        stream.flush()
     # Steps of the same run in other processes may now take it too.
     fcntl.flock(stream, fcntl.LOCK_SH)
     return stream
+
+
+def _locked(stream: IO[str]) -> bool:
+    """Whether we have the lock now, and nobody else."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _owner(text: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ Setting a resource up does no work, because Dagster does it in more processes th
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +63,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         home = self.home
         try:
             with translate_disk_full(home.root), _forwarded_logs(context):
-                if run_lock.hold(home, context.run.run_id):
+                if run_lock.hold(home, context.run.run_id, is_over=_is_over(context)):
                     _check_settings(context)
                 yield home.store
         except LineageError as error:
@@ -93,6 +93,16 @@ def settings_of(assets: Iterable[dg.AssetsDefinition]) -> dict[str, type[BaseMod
     """The settings class of each asset that takes any, by asset name."""
     found = {asset.key.path[-1]: _settings_class(asset.op) for asset in assets}
     return {name: settings for name, settings in found.items() if settings is not None}
+
+
+def _is_over(context: StageContext) -> Callable[[str], bool]:
+    """Whether Dagster has seen the end of a run; of one that it does not know it cannot say."""
+
+    def ask(run_id: str) -> bool:
+        run = context.instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
+
+    return ask
 
 
 def _check_settings(context: StageContext) -> None:
