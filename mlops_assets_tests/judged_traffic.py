@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.feedback_record import FeedbackRecord
+from mlops_assets.monitoring.drift.findings import Finding
 from mlops_assets.monitoring.log import prediction_log
 from mlops_assets.monitoring.quality.answer_quality import Said, quality_of
 from mlops_assets.monitoring.quality.label_store import Draw, Drawn, Label, draw_ids
@@ -20,6 +21,7 @@ from mlops_assets.request_record import RequestRecord
 RELEASE, BEFORE = "a" * 64, "b" * 64
 START = datetime(2026, 7, 1, tzinfo=UTC)
 ANSWER, OTHER = '{"queue":"billing"}', '{"queue":"shipping"}'
+ALPHA = 0.01
 SPEC = QualitySpec(window=300, baseline=600, min_requests=100, min_votes=30, min_labels=20)
 
 
@@ -90,6 +92,11 @@ class Traffic:
     def said(self) -> Said:
         """What people said of it."""
         return Said(self.votes, self.draws, self.labels)
+
+
+def findings(content: dict[str, Any]) -> dict[str, Finding]:
+    """Of the content of ``quality.json``, by name."""
+    return {one["name"]: Finding(**one) for one in content["findings"]}
 
 
 def make_report(store: ArtifactStore, share: float = 0.9) -> Artifact:

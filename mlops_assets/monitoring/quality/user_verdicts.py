@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlops_assets.feedback_record import FeedbackRecord, last_votes
-from mlops_assets.metrics import is_exact, is_same_text
+from mlops_assets.metrics import is_exact, is_same_text, parse_object
 from mlops_assets.monitoring.quality.windows import Asked
 
 
@@ -61,5 +61,8 @@ def judge(
 
 
 def contradicts(correction: str, answer: str) -> bool:
-    """Whether a correction is another answer, and not the same one with other spaces."""
-    return not (is_same_text(correction, answer) or is_exact(correction, answer))
+    """Whether a correction is another answer, and not the same one in other words: with other
+    spaces, or as the bare label where the answer has one field."""
+    if is_same_text(correction, answer) or is_exact(correction, answer):
+        return False
+    return list((parse_object(answer) or {}).values()) != [correction.strip()]
