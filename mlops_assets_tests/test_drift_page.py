@@ -25,12 +25,11 @@ from mlops_assets.monitoring.drift.findings import (
 from mlops_assets.monitoring.drift.sketches import sketch
 from mlops_assets.monitoring.drift.spec import DriftSpec
 
-NAN = float("nan")
 CALM = [
     Finding("words", DATA, "numeric", 0.04, 0.1, 0.5, 5_000, 900, "median 19, was 19"),
     Finding("predicted_queue", PREDICTION, "categorical", 0.03, 0.1, 0.6, 5_000, 900),
     Finding(
-        "vote/rating", BUSINESS, "rate", NAN, 0.1, NAN, 0, 0, left_out="0 votes, 50 are needed"
+        "vote/rating", BUSINESS, "rate", 0.0, 0.1, 1.0, 0, 0, left_out="0 votes, 50 are needed"
     ),
 ]
 DRIFTED = [

@@ -32,7 +32,7 @@ def render(report: Mapping[str, Any], distributions: str) -> str:
         "peak": peak,
     }
     environment = page_environment(Path(__file__).parent, filters)
-    columns = report["columns"].values()
+    columns = _findings(report)
     return environment.get_template(TEMPLATE).render(
         report=report,
         changes=report["changes"],
@@ -95,7 +95,7 @@ def table_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
             "layer": each["layer"],
             "left out": each["left_out"],
         }
-        for each in report["columns"].values()
+        for each in _findings(report)
     ]
 
 
@@ -103,6 +103,15 @@ def largest(columns: Iterable[Mapping[str, Any]]) -> float:
     """What the bars' full width stands for."""
     values = [value for each in columns for value in (each["effect"], 1.5 * each["min_effect"])]
     return min(1.0, max((value for value in values if value is not None), default=1.0))
+
+
+def _findings(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The findings; one that had nothing to compare on a side shows no numbers."""
+    nothing = {"effect": None, "p": None, "p_corrected": None, "psi": None}
+    return [
+        each if each["reference_n"] and each["current_n"] else {**each, **nothing}
+        for each in report["columns"].values()
+    ]
 
 
 def _has_psi(columns: Sequence[Mapping[str, Any]]) -> bool:
