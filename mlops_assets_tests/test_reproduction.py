@@ -89,7 +89,8 @@ def train(home: Home) -> Submission:
     """An adapter that was really trained; what its report says does not matter here."""
     store = home.store
     checks = expectations.ValidationSpec(min_rows=1, slices=[])
-    validated = validation.validate(store, sources.observe(RawDatasetSpec(path=DATA)), checks)
+    raw = sources.observe(RawDatasetSpec(path=DATA, feedback="${MLOPS_HOME}/feedback"))
+    validated = validation.validate(store, raw, checks)
     divided = splits.split(store, validated, splits.SplitSpec())
     base = provide(store, divided, BaseModelSpec(**TINY))
     tuned = finetune(store, divided, base, FinetuneSpec(**FAST), no_tracker, "dagster-run")
@@ -100,16 +101,25 @@ def train(home: Home) -> Submission:
 def test_a_version_comes_out_the_same_from_its_commit(
     tracked_home: Home, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said = [json.loads(ticket(number)) | {"group": f"u{number}"} for number in (900, 901)]
+    rows = tracked_home.root / "feedback" / "training.jsonl"
+    rows.parent.mkdir()
+    rows.write_text("".join(json.dumps(row) + "\n" for row in said))
     case = train(tracked_home)
     number = register(tracked_home, case, find_provenance(checkout / "mlops_assets"))
     # What happens in the checkout afterwards does not matter.
     (checkout / "mlops_assets/training/spec.py").write_text("broken")
+    md5 = hashlib.md5(rows.read_bytes(), usedforsecurity=False).hexdigest()
+    (cached := rows.parent / ".dvc/cache/files/md5" / md5[:2]).mkdir(parents=True)
+    shutil.move(rows, cached / md5[2:])
+    rows.write_text("what people say later\n")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
     (tmp_path / "elsewhere").mkdir()
     result = reproduce(tracked_home, number, NAME, checkout)
     assert result.verdict == IDENTICAL
     for step, (registered, rebuilt) in result.digests.items():
         assert registered == rebuilt, step
+    assert result.digests["data"][1].endswith(f"+{md5}")
     assert result.digests["adapter"][0] == case.adapter.artifact.digest
     assert result.metrics["train_loss"][0] == result.metrics["train_loss"][1]
     assert not list((tmp_path / "elsewhere").iterdir())
