@@ -31,8 +31,15 @@ VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 pytest_plugins = ["mlops_assets_tests.small_evaluation", "mlops_assets_tests.daemon"]
 
 FIRST = "test_lineage"
-LONG = ("test_interruptions", "test_memoisation", "test_bad_input", "test_web")
-"""Files that take half a minute or more."""
+LONG = (
+    "test_interruptions",
+    "test_loop",
+    "test_memoisation",
+    "test_real_engine",
+    "test_served_model",
+    "test_web",
+)
+"""Files of slow tests that take the longest."""
 EVALUATION_FILES = ("test_answering", "test_evaluation", "test_report", "test_report_suites")
 
 

@@ -25,8 +25,9 @@ from mlops_assets_tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-WARY = QUICK | {"shadow_share": 0.0, "hold_s": 600.0}
-"""Users meet the candidate at once, and it is released to all never."""
+WARY = QUICK | {"shadow_share": 0.0, "hold_s": 600.0, "canary_steps": [50]}
+"""Users meet the candidate at once, some of sixteen however they are drawn, and it is released to
+all never."""
 RARELY = {"engine_probe_s": 600.0}
 """The probes find nothing: what users get decides."""
 
