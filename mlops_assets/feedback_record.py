@@ -10,8 +10,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from mlops_assets.artifacts import Artifact
-
 logger = logging.getLogger(__name__)
 
 RATING = "rating"
@@ -45,19 +43,6 @@ class FeedbackRecord:
     arm: str = ""
     experiment: Mapping[str, str] = field(default_factory=dict)
     """Variant of each experiment that the request took part in, by its name."""
-
-
-@dataclass(frozen=True)
-class FeedbackRowsRef:
-    """``training.jsonl``, ``regressions.jsonl``, ``provenance.jsonl`` and ``quarantine.jsonl``."""
-
-    artifact: Artifact
-    training: int
-    """Rows to learn from."""
-    cases: int
-    """Cases to ask every candidate."""
-    version: str
-    """Name of the version in force; empty before there is any."""
 
 
 _RECORD = TypeAdapter(FeedbackRecord)

@@ -6,18 +6,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import LineageError
-from mlops_assets.feedback_record import FeedbackRowsRef
+from mlops_assets.monitoring_refs import (
+    AnswerQualityRef,
+    DriftReferenceRef,
+    DriftReportRef,
+    FeedbackRowsRef,
+    PredictionLogRef,
+)
 from mlops_assets.refs import (
     AdapterRef,
     BaseModelRef,
     DecisionRef,
-    DriftReferenceRef,
-    DriftReportRef,
     EvalReportRef,
     GateRef,
-    PredictionLogRef,
     RawDatasetRef,
     RegisteredModelRef,
     SplitsRef,

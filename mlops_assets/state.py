@@ -13,8 +13,8 @@ from mlops_assets.approvers import Approvers, read_approvers
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.ledger import LedgerEntry, last_champion
+from mlops_assets.monitoring_refs import DriftReportRef
 from mlops_assets.refs import (
-    DriftReportRef,
     EvalReportRef,
     RegisteredModelRef,
     ReleaseBundle,

@@ -38,8 +38,8 @@ from mlops_assets.monitoring.drift.sketches import sketch
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.verdict import compare
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
+from mlops_assets.monitoring_refs import DriftReferenceRef, PredictionLogRef
 from mlops_assets.ref_json import dump_ref, load_ref
-from mlops_assets.refs import DriftReferenceRef, PredictionLogRef
 from mlops_assets_tests.drift_windows import TICKET_LABELS, exchange, ticket_rows
 from mlops_assets_tests.production_records import reference_of
 

@@ -15,7 +15,7 @@ from mlops_assets.monitoring.quality.answer_quality import Said, quality_of
 from mlops_assets.monitoring.quality.label_store import Draw, Drawn, Label, draw_ids
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import InForce
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.request_record import RequestRecord
 
 RELEASE, BEFORE = "a" * 64, "b" * 64

@@ -11,9 +11,8 @@ from mlops_assets.dataset.expectations import ValidationSpec
 from mlops_assets.monitoring.drift.reference import make_reference
 from mlops_assets.monitoring.drift.spec import DriftSpec, ReferenceSpec
 from mlops_assets.monitoring.log import prediction_log
+from mlops_assets.monitoring_refs import DriftReferenceRef, PredictionLogRef
 from mlops_assets.refs import (
-    DriftReferenceRef,
-    PredictionLogRef,
     PredictionRecord,
     Row,
     SplitsRef,

@@ -11,8 +11,14 @@ from mlops_assets.feedback_record import FeedbackRecord
 from mlops_assets.home import Home
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.quality.label_store import Label, labels_directory, write_labels
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.privacy import DEFAULT_REGIONS
-from mlops_assets.refs import PredictionLogRef, Row, SplitsRef, Versions, write_jsonl
+from mlops_assets.refs import (
+    Row,
+    SplitsRef,
+    Versions,
+    write_jsonl,
+)
 from mlops_assets.request_record import RequestRecord
 
 LABELS = {"queue": ("billing", "shipping", "login"), "priority": ("low", "high")}

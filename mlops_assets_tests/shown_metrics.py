@@ -16,8 +16,8 @@ from mlops_assets.ledger import ROLLED_BACK
 from mlops_assets.monitoring.drift.findings import DATA, PREDICTION, Finding, decide
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.verdict import REPORT, as_report
+from mlops_assets.monitoring_refs import DriftReportRef
 from mlops_assets.ref_json import dump_ref
-from mlops_assets.refs import DriftReportRef
 from mlops_assets.serving.gateway.home_metrics import HomeMetrics
 from mlops_assets.serving.gateway.server_metrics import ServerMetrics
 from mlops_assets.serving.gateway.state_metrics import EngineHealth

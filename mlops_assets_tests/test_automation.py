@@ -8,8 +8,11 @@ import pytest
 
 from mlops_assets.artifacts import Artifact
 from mlops_assets.home import Home
+from mlops_assets.monitoring_refs import DriftReportRef
 from mlops_assets.ref_json import dump_ref
-from mlops_assets.refs import DriftReportRef, RawDatasetRef
+from mlops_assets.refs import (
+    RawDatasetRef,
+)
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.daemon import Daemon
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.artifacts import Artifact
-from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback.versions import VERSIONS
+from mlops_assets.monitoring_refs import FeedbackRowsRef
 from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import RawDatasetRef
 from mlops_assets.retraining_notes import read_notes

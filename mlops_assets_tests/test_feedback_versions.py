@@ -17,10 +17,10 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.cli import app
 from mlops_assets.evaluation.feedback_suites import read_feedback_suites
 from mlops_assets.evaluation.spec import EvaluationSpec
-from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback import feedback_rows, versions
 from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
+from mlops_assets.monitoring_refs import FeedbackRowsRef
 from mlops_assets.ref_json import dump_ref, load_ref
 from mlops_assets_tests.said import (
     LABELS,

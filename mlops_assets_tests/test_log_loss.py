@@ -16,7 +16,7 @@ from mlops_assets.artifacts import ArtifactStore, find_fault
 from mlops_assets.home import Home
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.log.window import newest, read
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets_tests.engine_server import engine_process
 from mlops_assets_tests.served_homes import promote
 from mlops_assets_tests.serving_client import Crowd

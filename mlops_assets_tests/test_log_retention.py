@@ -19,8 +19,8 @@ from mlops_assets.home import Home
 from mlops_assets.ledger import Decision
 from mlops_assets.monitoring.log.prediction_log import PredictionLogSpec, collect
 from mlops_assets.monitoring.log.window import PARTS, newest, read
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.promotion.pruning import Pruned, prune
-from mlops_assets.refs import PredictionLogRef
 from mlops_assets.retired_segments import LOG_PART, retired_segments
 from mlops_assets.serving.accounting.counted_log import sum_of_log
 from mlops_assets.serving.accounting.usage_ledger import UsageLedger, usage_ledger

@@ -13,8 +13,8 @@ from mlops_assets.home import Home
 from mlops_assets.monitoring import defs
 from mlops_assets.monitoring.drift import findings, verdict
 from mlops_assets.monitoring.drift.spec import DriftSpec
+from mlops_assets.monitoring_refs import DriftReportRef
 from mlops_assets.refs import (
-    DriftReportRef,
     PredictionRecord,
     Row,
     SplitsRef,

@@ -11,7 +11,7 @@ import pytest
 from mlops_assets.artifacts import ArtifactStore, LineageError, Recipe
 from mlops_assets.monitoring.log import parts, prediction_log, segments
 from mlops_assets.monitoring.log.window import PARTS, newest, read
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.request_record import SHADOW
 from mlops_assets.retired_segments import LOG_PART
 from mlops_assets_tests.production_records import LOG, line, make_log, record

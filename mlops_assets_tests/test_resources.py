@@ -7,8 +7,11 @@ import pytest
 from mlops_assets.artifacts import Artifact, LineageError
 from mlops_assets.home import Home, RunLock, run_lock
 from mlops_assets.jobs import run_failure_alert
+from mlops_assets.monitoring_refs import DriftReportRef
 from mlops_assets.ref_json import dump_ref, load_ref
-from mlops_assets.refs import DriftReportRef, RawDatasetRef
+from mlops_assets.refs import (
+    RawDatasetRef,
+)
 from mlops_assets.resources import RESOURCES, Alerts, Tracking, Workspace
 from mlops_assets.webhook import Message
 from mlops_assets_tests.conftest import VERSIONS

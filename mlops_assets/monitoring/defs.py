@@ -7,14 +7,16 @@ import dagster as dg
 
 from mlops_assets.artifacts import SHORT
 from mlops_assets.code_digest import code_digest
-from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.monitoring.drift.defs import drift_reference_asset, drift_report_asset
 from mlops_assets.monitoring.feedback import feedback_rows, feedback_table, row_files
 from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
 from mlops_assets.monitoring.log.defs import prediction_log_asset, sampled_traces_asset
 from mlops_assets.monitoring.quality.defs import answer_quality_asset
 from mlops_assets.monitoring.sensors import drift_sensor, feedback_sensor, traffic_sensor
-from mlops_assets.refs import PredictionLogRef, SplitsRef
+from mlops_assets.monitoring_refs import FeedbackRowsRef, PredictionLogRef
+from mlops_assets.refs import (
+    SplitsRef,
+)
 from mlops_assets.resources import Workspace, table
 
 OWNERS = ["team:ml-platform"]

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.monitoring.drift.findings import BUSINESS, DRIFT
-from mlops_assets.refs import DriftReportRef
+from mlops_assets.monitoring_refs import DriftReportRef
 
 
 class RetrainPolicy(BaseModel):

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from mlops_assets.artifacts import LineageError
-from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
 from mlops_assets.monitoring.candidate_underway import find_underway
 from mlops_assets.monitoring.drift_settings import DriftSettings
@@ -19,8 +18,11 @@ from mlops_assets.monitoring.log.new_requests import count_new, read_position
 from mlops_assets.monitoring.log.segments import resolve
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.retrain_policy import why_no_drift, why_no_feedback, why_not_now
+from mlops_assets.monitoring_refs import DriftReportRef, FeedbackRowsRef, PredictionLogRef
 from mlops_assets.profiles import PROJECT, asset_config, model_name
-from mlops_assets.refs import DriftReportRef, PredictionLogRef, RawDatasetRef
+from mlops_assets.refs import (
+    RawDatasetRef,
+)
 from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
 

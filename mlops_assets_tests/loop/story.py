@@ -15,7 +15,7 @@ from mlops_assets.dataset.synthetic import Mix
 from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
 from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT
 from mlops_assets.monitoring.feedback.lessons import CORRECTION, LABEL
-from mlops_assets.refs import DriftReportRef, PredictionLogRef
+from mlops_assets.monitoring_refs import DriftReportRef, PredictionLogRef
 from mlops_assets_tests.loop.real_state import REASON
 from mlops_assets_tests.loop.stage import SEED, Stage
 from mlops_assets_tests.loop.users import Heard

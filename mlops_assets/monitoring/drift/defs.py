@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import reference, verdict
@@ -14,7 +13,15 @@ from mlops_assets.monitoring.drift.drift_page import changes_text, table_rows
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.quality.answer_quality import read_findings
-from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, SplitsRef
+from mlops_assets.monitoring_refs import (
+    AnswerQualityRef,
+    DriftReferenceRef,
+    DriftReportRef,
+    PredictionLogRef,
+)
+from mlops_assets.refs import (
+    SplitsRef,
+)
 from mlops_assets.resources import Workspace, table
 
 OWNERS = ["team:ml-platform"]

@@ -40,8 +40,8 @@ from mlops_assets.monitoring.drift.sketches import (
     write_table,
 )
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
+from mlops_assets.monitoring_refs import DriftReferenceRef
 from mlops_assets.refs import (
-    DriftReferenceRef,
     ReleaseBundle,
     Row,
     SplitsRef,

@@ -38,7 +38,7 @@ from mlops_assets.monitoring.drift.sketches import (
 )
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.log.window import PartRows, newest, read
-from mlops_assets.refs import DriftReferenceRef, PredictionLogRef
+from mlops_assets.monitoring_refs import DriftReferenceRef, PredictionLogRef
 from mlops_assets.request_record import SIMULATED
 
 if TYPE_CHECKING:

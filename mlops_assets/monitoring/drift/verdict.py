@@ -30,7 +30,10 @@ from mlops_assets.monitoring.drift.sketches import Sketch, Sketches, size
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.text_columns import compare_texts
 from mlops_assets.monitoring.drift.text_embeddings import encoder_digest, find_encoder
-from mlops_assets.refs import DriftReferenceRef, DriftReportRef, PredictionLogRef, Versions
+from mlops_assets.monitoring_refs import DriftReferenceRef, DriftReportRef, PredictionLogRef
+from mlops_assets.refs import (
+    Versions,
+)
 
 REPORT, PAGE, PLOT = "drift.json", "drift.html", "effects.png"
 DISTRIBUTIONS = "distributions.html"

@@ -9,9 +9,9 @@ import typer
 from mlops_assets.approval_commands import AsJson
 from mlops_assets.artifacts import SHORT, LineageError
 from mlops_assets.command_line import plain_errors, print_json
-from mlops_assets.feedback_record import FeedbackRowsRef
 from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
+from mlops_assets.monitoring_refs import FeedbackRowsRef
 from mlops_assets.profiles import asset_config
 
 feedback = typer.Typer(help="What people said of answers, and what became of it.")

@@ -15,7 +15,9 @@ from typing import Any
 
 from mlops_assets.artifacts import Artifact, Recipe, digest_file, digest_json
 from mlops_assets.code_digest import code_digest
-from mlops_assets.feedback_record import FeedbackRowsRef, read_feedback
+from mlops_assets.feedback_record import (
+    read_feedback,
+)
 from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback.caps import capped
 from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
@@ -39,7 +41,11 @@ from mlops_assets.monitoring.feedback.versions import (
     read_versions,
 )
 from mlops_assets.monitoring.quality.label_store import labels_directory, read_labels
-from mlops_assets.refs import PredictionLogRef, SplitsRef, write_jsonl
+from mlops_assets.monitoring_refs import FeedbackRowsRef, PredictionLogRef
+from mlops_assets.refs import (
+    SplitsRef,
+    write_jsonl,
+)
 
 SIGNALS, SCRATCH = "signals.jsonl", ".scratch"
 NOT_MAKING = {"directory", "suites", "regeneration_minutes"}  # settings that change no byte

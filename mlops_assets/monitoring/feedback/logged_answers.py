@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.feedback.lessons import Lesson
 from mlops_assets.monitoring.log import window
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 
 if TYPE_CHECKING:
     import pyarrow as pa

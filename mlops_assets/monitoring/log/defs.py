@@ -9,8 +9,8 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.log import prediction_log, sampled_traces, window
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec
 from mlops_assets.monitoring.log_settings import PredictionLogSettings
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.profiles import PROJECT
-from mlops_assets.refs import PredictionLogRef
 from mlops_assets.resources import Workspace, table
 from mlops_assets.tracking import ui_address
 

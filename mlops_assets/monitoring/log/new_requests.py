@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.log.window import read_index
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 
 BLOCK = 1 << 20
 

@@ -19,7 +19,7 @@ from mlops_assets.monitoring.log.duplicate_ids import distinct_rows
 from mlops_assets.monitoring.log.parts import compact
 from mlops_assets.monitoring.log.segments import Segment, find_segments, resolve
 from mlops_assets.monitoring.log.window import PARTS
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 
 logger = logging.getLogger(__name__)
 

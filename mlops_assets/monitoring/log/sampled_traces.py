@@ -23,7 +23,7 @@ from mlops_assets.monitoring.log.trace_entities import (
     trace_id,
 )
 from mlops_assets.monitoring.log.trace_sample import TraceSampleSpec, sample
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.tracking import mlflow_environment_kept, mlflow_reachable, prepare_experiment
 
 if TYPE_CHECKING:

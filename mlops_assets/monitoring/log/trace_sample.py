@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.log.window import PartRows, newest, read
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.request_record import SHADOW, SIMULATED
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
 from mlops_assets.monitoring.log.parts import RECORDS
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.retired_segments import LOG_PART
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import ArtifactStore, Recipe, digest_json
 from mlops_assets.code_digest import code_digest
 from mlops_assets.feedback_record import FeedbackRecord
@@ -38,7 +37,7 @@ from mlops_assets.monitoring.quality.windows import (
     Windows,
     choose_windows,
 )
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import AnswerQualityRef, PredictionLogRef
 
 QUALITY, PAGE, PLOT = "quality.json", "quality.html", "quality.png"
 LIBRARIES = ("numpy", "pyarrow", "matplotlib", "jinja2")
@@ -150,7 +149,7 @@ def _judged(
     answers = requests.texts(corrected, "output")
     times = [side[0].timestamp for side in sides if side]
     table = requests.since(min(times), COLUMNS) if times else None
-    found = [] if table is None else find_regenerations(table, spec.again_minutes)
+    found = [] if table is None else find_regenerations(table, spec.regeneration_minutes)
     again = {one.first for one in found}
     current, baseline, *history = (judge(side, counting, answers, again) for side in sides)
     return current, baseline, history

@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.answer_quality_ref import AnswerQualityRef
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.feedback_record import read_feedback
@@ -13,7 +12,7 @@ from mlops_assets.monitoring.quality import answer_quality, label_store
 from mlops_assets.monitoring.quality.quality_page import METADATA_COLUMNS, finding_rows
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import find_in_force
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import AnswerQualityRef, PredictionLogRef
 from mlops_assets.resources import Workspace, table
 
 

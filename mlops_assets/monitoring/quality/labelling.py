@@ -28,7 +28,10 @@ from mlops_assets.monitoring.quality.label_store import (
     write_labels,
 )
 from mlops_assets.monitoring.quality.windows import LoggedRequests
-from mlops_assets.refs import PredictionLogRef, SplitsRef
+from mlops_assets.monitoring_refs import PredictionLogRef
+from mlops_assets.refs import (
+    SplitsRef,
+)
 
 MOST_SHOWN = 5
 """Problems of a file that are named."""

@@ -34,7 +34,7 @@ class QualitySpec(BaseModel):
         description="Votes, corrections and repeated questions of fewer users, on either side, say"
         " nothing; nor do failures, times and cost of other users than before.",
     )
-    again_minutes: float = Field(
+    regeneration_minutes: float = Field(
         5.0,
         gt=0,
         le=1_440,

@@ -13,7 +13,7 @@ from typing import Any
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.log.window import PartRows, newest, read
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
-from mlops_assets.refs import PredictionLogRef
+from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.request_record import LEFT, SHADOW
 
 SIMULATED = "simulated"

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
-from mlops_assets.refs import DriftReportRef
+from mlops_assets.monitoring_refs import DriftReportRef
 
 logger = logging.getLogger(__name__)
 
