@@ -99,7 +99,9 @@ def test_a_stage_imports_no_other_stage(stage: str) -> None:
 def test_only_definitions_and_the_command_know_the_stages() -> None:
     for path in PACKAGE.glob("*.py"):
         if path.name not in KNOW_STAGES:
-            known = {name for name in imports(path) for stage in STAGES if f".{stage}" in name}
+            known = {
+                name for name in imports(path) for stage in STAGES if f".{stage}." in f"{name}."
+            }
             assert not known, f"{path} imports {known}"
 
 
