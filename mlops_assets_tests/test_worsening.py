@@ -122,3 +122,14 @@ def test_false_alarms_where_nothing_changed(draw: Callable[[Any], Sides]) -> Non
     assert sum(p < 0.05 for p in found) < 10
     same = [same_users(*sides).p_worse(seed) for seed, sides in enumerate(windows)]
     assert sum(p < 0.05 for p in same) < 10
+
+
+def test_few_users_who_ask_unequally_seldom_seem_certain_by_chance() -> None:
+    """All users are new and one asks a third of everything: at most alpha, far out too."""
+    import numpy as np
+
+    draw = people(200, 800, 0.05, 10, 0.0)
+    windows = [draw(np.random.default_rng(seed)) for seed in range(100)]
+    found = [p_worse(*sides, seed) for seed, sides in enumerate(windows)]
+    assert sum(p < 0.01 for p in found) < 4
+    assert not any(p < 0.001 for p in found)
