@@ -96,7 +96,7 @@ def test_a_correction_becomes_a_row_and_an_echo_never(engine: EngineServer, home
         said = gateway.records[-1]["output"]
         for id, correction in ((right, "Good day to you"), (echoed, said.upper())):
             assert vote(gateway, request_id=id, rating="down", correction=correction).ok
-    spec = FeedbackSpec(max_person_share=1.0, regression_share=0.0, suites="")
+    spec = FeedbackSpec(max_person_share=1.0, max_tenant_share=1.0, regression_share=0.0, suites="")
     where = PredictionLogSpec(directory=str(gateway.files.requests))
     log, splits = collect(home.store, where, home.root), make_splits(home, labels={})
     made = make_rows(home, read_said(home, log, (), spec), splits, spec)

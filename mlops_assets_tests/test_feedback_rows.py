@@ -28,7 +28,7 @@ from mlops_assets_tests.said import (
     write_votes,
 )
 
-ALONE = {"max_person_share": 1.0, "regression_share": 0.0, "suites": ""}
+ALONE = {"max_person_share": 1.0, "max_tenant_share": 1.0, "regression_share": 0.0, "suites": ""}
 
 
 def make(
@@ -289,12 +289,14 @@ people = st.sampled_from(["ann", "bob", "eve", "kim", "lou"])
     st.integers(1, 8),
     st.floats(0.05, 1),
     st.floats(0.05, 1),
+    st.integers(0, 20),
 )
 def test_caps_hold_for_anybody(
-    given: list[tuple[str, str]], most: int, person_share: float, tenant_share: float
-) -> None:
+    given: list[tuple[str, str]], most: int, person_share: float, tenant_share: float,
+    beside: int,
+) -> None:  # fmt: skip
     dropped = caps.capped(
-        given, lambda item: item[0], lambda item: item[1], most, person_share, tenant_share
+        given, lambda item: item[0], lambda item: item[1], most, person_share, tenant_share, beside
     )
     kept = [item for place, item in enumerate(given) if place not in dropped]
     for who in {person for person, _ in kept}:
@@ -302,7 +304,9 @@ def test_caps_hold_for_anybody(
         assert rows <= most
         assert rows <= person_share * len(kept) + 1e-6
     for which in {tenant for _, tenant in kept} - {""}:
-        assert sum(tenant == which for _, tenant in kept) <= tenant_share * len(kept) + 1e-6
+        assert (
+            sum(tenant == which for _, tenant in kept) <= tenant_share * (len(kept) + beside) + 1e-6
+        )
 
 
 @st.composite

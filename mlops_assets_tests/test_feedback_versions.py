@@ -32,7 +32,7 @@ from mlops_assets_tests.said import (
     write_votes,
 )
 
-SPEC = FeedbackSpec(max_person_share=1.0, regression_share=0.3, suites="")
+SPEC = FeedbackSpec(max_person_share=1.0, max_tenant_share=1.0, regression_share=0.3, suites="")
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path

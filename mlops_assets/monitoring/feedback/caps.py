@@ -3,6 +3,10 @@
 A cap in rows alone would let one busy person be everybody; a share alone would let him grow with
 the others. Both hold: no person has more than ``most`` rows, and none more than ``share`` of all
 that is kept. With a share of a quarter three people who agree teach nothing, four do.
+
+A tenant, that is an API key, names its users itself and can invent any number of them, so what it
+gave has a share too: of all that is learnt (or asked), what is no feedback with it. So an
+application that has the only key is heard, and yet never outweighs the data.
 """
 
 from collections import Counter
@@ -38,18 +42,20 @@ def capped(
     most: int,
     person_share: float,
     tenant_share: float,
+    beside: int = 0,
 ) -> dict[int, str]:
     """Which of ``items`` are too many, by their place, and why: ``person_cap``, ``tenant_cap``.
 
     The first of a person's items stay, so that a version's rows stay in the next. Taking rows of
     a tenant away leaves fewer of which a person has a share, so both caps are applied in turns
-    until neither takes anything. Items without a tenant have no tenant's cap.
+    until neither takes anything. Items without a tenant have no tenant's cap; ``beside`` are rows
+    that stand beside the items, of which with them a tenant has a share.
     """
     dropped: dict[int, str] = {}
     while True:
         before = len(dropped)
         _cap(items, dropped, person, "person_cap", most, person_share)
-        _cap(items, dropped, tenant, "tenant_cap", len(items), tenant_share)
+        _cap(items, dropped, tenant, "tenant_cap", len(items), tenant_share, beside)
         if len(dropped) == before:
             return dropped
 
@@ -61,10 +67,11 @@ def _cap(
     reason: str,
     most: int,
     share: float,
+    beside: int = 0,
 ) -> None:
     left = [(place, of(item)) for place, item in enumerate(items) if place not in dropped]
     counts = Counter(name for _, name in left if name)
-    cap = largest_cap(counts, most, share, len(left) - counts.total())
+    cap = largest_cap(counts, most, share, len(left) - counts.total() + beside)
     taken: Counter[str] = Counter()
     for place, name in left:
         taken[name] += bool(name)

@@ -10,25 +10,29 @@ import unicodedata
 
 from mlops_assets.artifacts import canonical_json
 from mlops_assets.metrics import parse_object
-from mlops_assets.near_duplicates import normalised
 
 _FENCE = re.compile(r"^```\w*\s*(.*?)\s*```$", re.DOTALL)
-_EDGES = " \t\n\r.,;:!?'\"`*_"
+_EDGES = ".,;:!?'\"`*_"
 
 
 def same_answer(one: str, other: str) -> bool:
     """Whether two answers say the same.
 
-    JSON objects do whatever their spaces, the order of their keys and a code fence around them;
-    texts whatever their case, spacing, and the punctuation around them.
+    Whatever their case, spacing, letters that cannot be seen, the punctuation around them and a
+    code fence; JSON objects also whatever the order of their keys.
     """
     first, second = (_FENCE.sub(r"\1", text.strip()) for text in (one, other))
     objects = parse_object(first), parse_object(second)
     if objects[0] is not None and objects[1] is not None:
-        return canonical_json(objects[0]) == canonical_json(objects[1])
+        first, second = (canonical_json(found).decode() for found in objects)
     return _plain(first) == _plain(second)
 
 
 def _plain(text: str) -> str:
-    plain = normalised(unicodedata.normalize("NFKC", text))
+    seen = (letter for letter in unicodedata.normalize("NFKC", text) if _is_seen(letter))
+    plain = "".join(seen).casefold()
     return plain.strip(_EDGES) or plain
+
+
+def _is_seen(letter: str) -> bool:
+    return not letter.isspace() and unicodedata.category(letter) not in ("Cf", "Cc")

@@ -31,7 +31,7 @@ from mlops_assets.monitoring.feedback.lessons import (
     order,
 )
 from mlops_assets.monitoring.feedback.logged_answers import recent_requests, with_requests
-from mlops_assets.monitoring.feedback.overlaps import compare, read_known
+from mlops_assets.monitoring.feedback.overlaps import Known, compare, read_known
 from mlops_assets.monitoring.feedback.regenerations import COLUMNS, Regeneration, find_regenerations
 from mlops_assets.monitoring.feedback.row_files import read_lessons, write_files
 from mlops_assets.monitoring.feedback.screening import Draft, Form, screen
@@ -126,7 +126,7 @@ def make_rows(home: Home, said: Said, splits: SplitsRef, spec: FeedbackSpec) -> 
             ours = frozenset(draft.id for draft in drafts)
             known = read_known(home.store, splits, suites, ours)
             (scratch := folder / SCRATCH).mkdir()
-            drafts = apply_caps(compare(drafts, known, scratch), spec)
+            drafts = apply_caps(compare(drafts, known, scratch), known, spec)
             shutil.rmtree(scratch)
         write_files(folder, drafts, splits.labels)
         write_jsonl(folder / SIGNALS, said.signals)
@@ -135,10 +135,10 @@ def make_rows(home: Home, said: Said, splits: SplitsRef, spec: FeedbackSpec) -> 
     return home.store.build(recipe, produce)
 
 
-def apply_caps(drafts: Sequence[Draft], spec: FeedbackSpec) -> list[Draft]:
+def apply_caps(drafts: Sequence[Draft], known: Known, spec: FeedbackSpec) -> list[Draft]:
     """The drafts, with a reason for those that are too many of one person or tenant."""
     found = list(drafts)
-    for case in (False, True):
+    for case, beside in ((False, known.train), (True, known.held_out)):
         places = [
             place for place, draft in enumerate(drafts) if not draft.reason and draft.case is case
         ]
@@ -149,6 +149,7 @@ def apply_caps(drafts: Sequence[Draft], spec: FeedbackSpec) -> list[Draft]:
             spec.max_rows_per_person,
             spec.max_person_share,
             spec.max_tenant_share,
+            len(beside),
         )
         for number, reason in dropped.items():
             found[places[number]] = replace(drafts[places[number]], reason=reason)

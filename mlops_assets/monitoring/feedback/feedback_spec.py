@@ -31,10 +31,11 @@ class FeedbackSpec(BaseModel):
         " 0.25 takes at least four people.",
     )
     max_tenant_share: float = Field(
-        1.0,
+        0.25,
         gt=0,
         le=1,
-        description="The same for one tenant (API key), who names its users itself.",
+        description="Greatest share of one tenant (API key), who names its users itself, of all"
+        " that is learnt, the train split with it; and of all that is held out, cases with it.",
     )
     regression_share: float = Field(
         0.2,

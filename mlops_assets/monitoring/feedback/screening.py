@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlops_assets.metrics import parse_object
 from mlops_assets.monitoring.feedback.echoes import same_answer
@@ -36,7 +36,7 @@ REASONS = {
     "near_eval_set": "the text nearly stands there",
     "in_training": "the text stands in the train split, or nearly",
     "person_cap": "its person has too many rows, or too great a share of them",
-    "tenant_cap": "its tenant has too great a share of the rows",
+    "tenant_cap": "its tenant has too great a share of all that is learnt, or held out",
 }
 """Why a lesson is quarantined, and what that means."""
 
@@ -111,6 +111,8 @@ def screen(lesson: Lesson, form: Form, excluded: Collection[str], regression_sha
         {"role": message["role"], "content": message["content"]} for message in lesson.messages
     ]
     clean = form.detector.scan_json(prompt, found), form.detector.scan_json(answer, found)
+    slices = tuple((name, form.detector.scan_json(value, found)) for name, value in lesson.slices)
+    lesson = replace(lesson, slices=slices)  # a field of the request may hold anything
     case = is_case(lesson, regression_share)
     reason = "personal_data" if form.detector.blocks(found) else ""
     if case and not reason and any(repeated[:1]):
