@@ -184,7 +184,8 @@ def compare(
 ) -> Finding:
     """Whether the metric is worse now than in the baseline; one-sided, with its setting's margin.
 
-    What happens to requests is compared user by user where enough of them asked on both sides;
+    What happens to requests is compared user by user where enough of them asked on both sides and
+    make up half of the requests now, or those who came are too few to be compared as users;
     elsewhere, and always for what users say, each user counts once.
 
     What lies beyond the baseline's percentile is counted strictly above it there, and above a
@@ -212,9 +213,11 @@ def compare(
     ours = metric.losses(current, limit and limit * (1 + spec.excess_ratio))
     theirs = metric.losses(baseline, limit)
     same = same_users(ours, theirs)
-    if not metric.at_will and same.fewest >= fewest:
+    few_users = too_few(min(map(count_users, (ours, theirs))), spec.min_users, "users")
+    stayed = 2 * same.now.sum() >= len(ours) or few_users
+    if not metric.at_will and same.fewest >= fewest and stayed:
         effect, p = same.excess(), same.p_worse(spec.seed)
-    elif left_out := too_few(min(map(count_users, (ours, theirs))), spec.min_users, "users"):
+    elif left_out := few_users:
         return replace(finding, left_out=left_out)
     else:
         effect, p = mean_loss(ours) - mean_loss(theirs), p_worse(ours, theirs, spec.seed)
