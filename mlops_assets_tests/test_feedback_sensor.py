@@ -89,6 +89,22 @@ def test_drift_and_feedback_share_cooldown_and_cap(
     assert len(daemon.retrains("drift")) + len(daemon.retrains("feedback")) == 2
 
 
+def test_one_reason_starts_one_retraining_and_no_note_says_otherwise(
+    daemon: Daemon, home: Home, folder: Path
+) -> None:
+    """Also where the run failed and the cooldown is long over."""
+    publish(home, folder, "v1", rows=0, added=0)
+    drifted(home)
+    daemon.tick_sensors()
+    (run,) = daemon.retrains("drift")
+    daemon.workspace.instance.report_run_failed(run, "The run's process was killed.")
+    daemon.tick_sensors(timedelta(hours=30))
+    assert len(daemon.retrains("drift")) == 1
+    assert said(home, "drift_sensor") == (
+        f"No retraining: run {run.run_id[:8]} had the same reason."
+    )
+
+
 def test_drift_waits_for_something_to_learn_from(
     daemon: Daemon, home: Home, data: Path, folder: Path
 ) -> None:

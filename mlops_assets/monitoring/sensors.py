@@ -27,6 +27,7 @@ from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
 
 TRIGGER, REASON = "mlops/trigger", "mlops/reason"
+RUN_KEY = "dagster/run_key"
 BY_ITSELF = ("drift", "feedback", "data")
 """Triggers of `retrain` that no person pressed."""
 LONGEST_COOLDOWN = timedelta(days=90)
@@ -139,6 +140,7 @@ def _within_bounds(
     now = datetime.now(UTC)
     earlier = _started_by_themselves(context.instance, now)
     why = no_reason or why_not_now(settings, [run.create_timestamp for run in earlier], now)
+    why = why or _already(earlier, request)
     try:
         why = why or find_underway(home, model_name(), now)
     except LineageError as error:
@@ -161,6 +163,14 @@ def _started_by_themselves(instance: dg.DagsterInstance, now: datetime) -> Seque
     )
     records = instance.get_run_records(ours)
     return [record for record in records if record.dagster_run.parent_run_id is None]
+
+
+def _already(earlier: Sequence[dg.RunRecord], request: dg.RunRequest) -> str | None:
+    """Dagster passes over a request with the key of an earlier run, however that ended."""
+    same = (
+        run.dagster_run for run in earlier if run.dagster_run.tags.get(RUN_KEY) == request.run_key
+    )
+    return next((f"run {run.run_id[:8]} had the same reason" for run in same), None)
 
 
 def _last(earlier: Sequence[dg.RunRecord]) -> LastRetraining | None:
