@@ -68,10 +68,13 @@ def test_what_cannot_be_computed_is_missing(reference: Any, current: Any) -> Non
     assert embedding_finding("request", reference, current, 0).missing
 
 
-def test_texts_that_are_all_the_same_do_not_differ() -> None:
-    same = np.ones((60, 8), np.float32)
-    finding = embedding_finding("request", same, same[:30], 0)
-    assert (finding.effect, finding.p) == (0.0, 1.0)
+@pytest.mark.parametrize(("before", "now"), [(60, 30), (400, 101), (137, 100)])
+def test_texts_that_are_all_the_same_do_not_differ(before: int, now: int) -> None:
+    text = np.random.default_rng(0).normal(size=(1, 384)).astype(np.float32)
+    same = np.repeat(text / np.linalg.norm(text), before, axis=0)
+    finding = embedding_finding("request", same, same[:now], 0)
+    assert finding.effect < 0.1
+    assert finding.p == 1
 
 
 @pytest.fixture

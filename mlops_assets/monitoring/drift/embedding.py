@@ -153,6 +153,8 @@ def _permutation_p(
     import numpy as np
 
     observed = float(labels @ operator @ labels)
+    # What shuffling cannot change is as far apart, however single precision rounds the sums.
+    least = observed - 1e-6 * float(abs(labels) @ abs(operator) @ abs(labels))
     members = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     seen = as_far = 0
     while seen < PERMUTATIONS:
@@ -162,7 +164,7 @@ def _permutation_p(
             order = random.random((len(rows), block), np.float32).argsort(axis=0)
             shuffled[rows] = labels[rows][order]
         found = np.einsum("ij,ij->j", shuffled, operator @ shuffled)
-        hits = np.flatnonzero(found >= observed - 1e-6 * abs(observed))
+        hits = np.flatnonzero(found >= least)
         if as_far + len(hits) >= ENOUGH:
             return ENOUGH / float(seen + hits[ENOUGH - as_far - 1] + 1)
         as_far, seen = as_far + len(hits), seen + block
