@@ -1,5 +1,6 @@
 """Who means harm, with one key: no label of the model's own making, no home to oneself."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,22 @@ import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.monitoring.feedback.echoes import same_answer
-from mlops_assets_tests.said import answer, label, make_splits, request, vote, words
+from mlops_assets.monitoring.feedback.feedback_rows import read_said
+from mlops_assets.monitoring.feedback.feedback_spec import FeedbackSpec
+from mlops_assets.monitoring.feedback.lessons import CORRECTION, Lesson
+from mlops_assets.monitoring.feedback.row_files import QUARANTINE, write_files
+from mlops_assets.monitoring.feedback.screening import Draft
+from mlops_assets.privacy import excerpt
+from mlops_assets_tests.said import (
+    answer,
+    label,
+    make_splits,
+    request,
+    vote,
+    words,
+    write_log,
+    write_votes,
+)
 from mlops_assets_tests.test_feedback_rows import lines, make, reasons
 
 SMALL = {"max_person_share": 0.25, "max_tenant_share": 0.25}
@@ -92,3 +108,25 @@ def test_personal_data_in_a_slice_goes_no_further(home: Home) -> None:
     splits = make_splits(home, privacy={"email": "block"})
     made = make(home, [asked], [vote(asked, answer())], splits=splits)
     assert reasons(made) == {"personal_data": 1}
+
+
+def test_a_question_that_everybody_asks_is_not_kept_with_all_its_answers(home: Home) -> None:
+    asked = [request(n, "Hello", f"user{n}", output=f"Hi, guest {n}") for n in range(30)]
+    asked[7] = request(7, "hello!", "lee", output='{"queue": "login"}')
+    write_votes(home, [vote(asked[0], "Good day"), vote(asked[1], "hi,  GUEST 20")])
+    said = read_said(home, write_log(home, asked), (), FeedbackSpec())
+    assert [lesson.answers for lesson in said.lessons] == [
+        ("Hi, guest 0", '{"queue": "login"}'),
+        ("Hi, guest 1", '{"queue": "login"}', "Hi, guest 20"),
+    ]
+
+
+def test_what_is_set_aside_is_not_read_whole(tmp_path: Path) -> None:
+    """A million letters take seconds to be looked through, and each vote may be on another."""
+    excerpt("+49 170 1234567")  # loads what looks for numbers
+    asked = {"role": "user", "content": "+49 170 1234567 " * 60_000}
+    lesson = Lesson(CORRECTION, "evil/kim", "evil", "", "r1", "no", messages=(asked,))
+    begun = time.process_time()
+    write_files(tmp_path, [Draft(lesson, "bad_request")] * 10, {})
+    assert time.process_time() - begun < 3
+    assert "1234567" not in (tmp_path / QUARANTINE).read_text()

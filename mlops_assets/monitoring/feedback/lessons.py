@@ -47,7 +47,8 @@ class Lesson:
     messages: tuple[Message, ...] = ()
     slices: tuple[tuple[str, str], ...] = ()
     answers: tuple[str, ...] = ()
-    """All that models of ours answered to the same messages; the first one to this request."""
+    """What models of ours answered to the same messages: first to this request, then whatever
+    else this may repeat."""
 
 
 @dataclass(frozen=True)

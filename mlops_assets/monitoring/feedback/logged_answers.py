@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.monitoring.feedback.echoes import may_repeat
 from mlops_assets.monitoring.feedback.lessons import Lesson
 from mlops_assets.monitoring.log import window
 from mlops_assets.monitoring_refs import PredictionLogRef
@@ -94,7 +95,11 @@ def _matching(
 
 
 def _joined(lesson: Lesson, row: Mapping[str, Any], answers: Sequence[str]) -> Lesson:
-    others = (answer for answer in answers if answer != row["output"])
+    others = (
+        answer
+        for answer in answers
+        if answer != row["output"] and may_repeat(lesson.answer, answer)
+    )
     return replace(
         lesson,
         user=row["user"],

@@ -26,6 +26,8 @@ SUITE, QUARANTINE = "feedback.yaml", "quarantine.jsonl"
 OURS = ("id", "timestamp", "group", "split", "messages", "tools", "rejected", "system", "prompt",
         "completion", "label", "chosen")  # fmt: skip
 """Names that no slice may take in a row of raw data."""
+MOST_READ = 4096
+"""Characters of what is quarantined that its excerpt is made of: a request may have a million."""
 _OF_LESSON = ("kind", "person", "tenant", "time", "request", "release", "asked", "user")
 
 
@@ -113,10 +115,11 @@ def _provenance(draft: Draft) -> dict[str, Any]:
 def _quarantined(draft: Draft) -> dict[str, Any]:
     said = asdict(draft.lesson)
     shown = " | ".join(str(message.get("content")) for message in draft.lesson.messages)
+    shown = f"{shown} => {draft.lesson.answer}"[:MOST_READ]
     return {
         "reason": draft.reason,
         **{name: said[name] for name in _OF_LESSON},
-        "excerpt": excerpt(f"{shown} => {draft.lesson.answer}"),
+        "excerpt": excerpt(shown),
     }
 
 
