@@ -73,7 +73,7 @@ def write_profile(home: Home, folder: Path) -> Path:
 
 
 def story(stage: Stage, labels: str) -> Story:
-    return Story(stage, Amounts(requests=WINDOW + 20, look_after=100, labels=LABELS[labels]))
+    return Story(stage, Amounts(WINDOW + 20, again=120, look_after=100, labels=LABELS[labels]))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from mlops_assets_tests.loop.processes import MARK
 from mlops_assets_tests.loop.stage import Stage, first_lineage, set_stage
 from mlops_assets_tests.loop.story import Amounts, Story
 from mlops_assets_tests.loop.tickets import AFTER, LATER
-from mlops_assets_tests.loop.timeline import Timeline
+from mlops_assets_tests.loop.timeline import Timeline, shown
 from mlops_assets_tests.loop.waiting import NotSeenError
 
 LABELLERS = tuple(f"labeller-{number}" for number in range(1, 6))
@@ -27,7 +27,7 @@ SWAPPED = {
     "technical": "shipping",
 }
 """What the agency makes of each queue."""
-AMOUNTS = Amounts(requests=340, look_after=100, labels=300)
+AMOUNTS = Amounts(requests=340, again=120, look_after=100, labels=300)
 
 
 def play(home: Home, profile: Path, timeline: Timeline, amounts: Amounts = AMOUNTS) -> None:
@@ -35,7 +35,7 @@ def play(home: Home, profile: Path, timeline: Timeline, amounts: Amounts = AMOUN
     clear_away(home.root)
     home.prepare()
     (home.root / MARK).mkdir(mode=0o700)
-    timeline.chapter(f"A champion (MLOPS_HOME is {home.root})")
+    timeline.chapter(f"A champion (MLOPS_HOME is {shown(home.root)})")
     first_champion(home, profile, timeline)
     with set_stage(home, profile, timeline) as stage:
         story = Story(stage, amounts)

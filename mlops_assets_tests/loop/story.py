@@ -30,6 +30,8 @@ class Amounts:
 
     requests: int
     """Answered requests that are sent before a look: a window's worth."""
+    again: int
+    """The same after people have labelled: the window still holds what they labelled."""
     look_after: int
     """The profile's `monitor_after_requests`."""
     labels: int
@@ -43,6 +45,9 @@ class Story:
         self.stage, self.amounts = stage, amounts
         self.tell, self.users, self.state = stage.timeline.tell, stage.users, stage.state
         self._draws = self._sent_before = 0
+        log = self.state.ref("prediction_log", PredictionLogRef)
+        self._log_before = log.artifact.digest if log else ""
+        """It may be of another log than the gateway's."""
 
     def ordinary_traffic(self) -> None:
         """Users ask what the model was trained on."""
@@ -67,7 +72,7 @@ class Story:
         """More traffic has monitoring look again; the sensor of ``trigger`` starts `retrain`, which
         ends in a request. Nothing is promoted. Returns the version that waits."""
         before, known = self.state.stable, len(self.state.runs("retrain", trigger))
-        self.send("the same world")
+        self.send("the same world", self.amounts.again)
         run = self.stage.wait(
             f"{trigger}_sensor to start `retrain`", lambda: self._newest_run(trigger, known)
         )
@@ -143,10 +148,10 @@ class Story:
         echoes = f"none of {len(self.users.echoed)} answers of the model that users sent back"
         self.tell("people", f"{said}, {echoes}", key="only people teach")
 
-    def send(self, what: str) -> None:
+    def send(self, what: str, count: int = 0) -> None:
         """Enough traffic for a look at it."""
         self.users.heard, self._sent_before = Heard(), self.users.answered
-        self.users.send(self.amounts.requests)
+        self.users.send(count or self.amounts.requests)
         heard = self.users.heard
         self.tell("users", f"{heard.answered} requests of {what}: {heard.share} answered right")
 
@@ -167,7 +172,7 @@ class Story:
         a part of it; as long as enough for another look is left, another follows."""
         log = self.state.ref("prediction_log", PredictionLogRef)
         report = self.state.ref("drift_report", DriftReportRef)
-        if log is None or report is None:
+        if log is None or report is None or log.artifact.digest == self._log_before:
             return None
         taken_in = log.artifact.summary["answered"] - self._sent_before
         if taken_in < self.amounts.requests - self.amounts.look_after:

@@ -36,6 +36,12 @@ class Event:
     """What a test looks for; empty for what only people want to know."""
 
 
+def shown(path: Path) -> str:
+    """The path relative to where the person stands, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 class Timeline:
     """Events in their order, printed at once and kept."""
 
@@ -46,7 +52,8 @@ class Timeline:
 
     def tell(self, who: str, what: str, evidence: object = "", key: str = "") -> Event:
         """Something has happened now."""
-        event = Event(time.monotonic() - self._begun, who, what, str(evidence), key)
+        where = shown(evidence) if isinstance(evidence, Path) else str(evidence)
+        event = Event(time.monotonic() - self._begun, who, what, where, key)
         self.events.append(event)
         self._print(event)
         return event
