@@ -56,7 +56,8 @@ def test_the_transcript_is_of_this_code() -> None:
     """The lines of the transcript that name a step name our assets and checks, all of them."""
     from mlops_assets.definitions import defs
 
-    transcript = README.split("```")[5]
+    blocks = README.split("```")[1::2]
+    transcript = next(block for block in blocks if block.startswith("\nraw_dataset\n"))
     named = re.findall(r"^([a-z_]+)$", transcript, re.MULTILINE)
     graph = defs.resolve_asset_graph()
     assets = {key.path[-1] for key in graph.get_all_asset_keys()}

@@ -30,6 +30,8 @@ TRIGGER, REASON = "mlops/trigger", "mlops/reason"
 RUN_KEY = "dagster/run_key"
 BY_ITSELF = ("drift", "feedback", "data")
 """Triggers of `retrain` that no person pressed."""
+MOST_NAMED = 4
+"""Columns that drifted, in the reason of a run."""
 LONGEST_COOLDOWN = timedelta(days=90)
 UNDER_WAY = (
     dg.DagsterRunStatus.QUEUED,
@@ -83,7 +85,7 @@ def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Skip
     if not isinstance(report, DriftReportRef):
         return dg.SkipReason("There is no drift report yet: run the job `monitor`.")
     settings = DriftSettings(**asset_config("drift_report"))
-    why = f"drift in {', '.join(report.columns)} over {report.records} records"
+    why = f"drift in {_named(report.columns)} over {report.records} records"
     request = dg.RunRequest(
         run_key=f"drift:{report.artifact.key}", tags={TRIGGER: "drift", REASON: why}
     )
@@ -117,6 +119,12 @@ def feedback_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
         tags={TRIGGER: "feedback", REASON: f"{new_rows:,} new rows from feedback"},
     )
     return _within_bounds(context, home, settings, why_no_feedback(settings, new_rows), request)
+
+
+def _named(columns: Sequence[str]) -> str:
+    """The first columns by name, the others by their number."""
+    more = len(columns) - MOST_NAMED
+    return ", ".join(columns[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _new_rows(home: Home) -> int:

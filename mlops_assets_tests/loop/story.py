@@ -12,8 +12,8 @@ from functools import partial
 import dagster as dg
 
 from mlops_assets.dataset.synthetic import Mix
-from mlops_assets.ledger import PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
-from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT
+from mlops_assets.ledger import CANARY, PROMOTED, RELEASED, ROLLED_BACK, LedgerEntry
+from mlops_assets.monitoring.drift.findings import DRIFT, LAYERS, NO_DRIFT, NO_VERDICT
 from mlops_assets.monitoring.feedback.lessons import CORRECTION, LABEL
 from mlops_assets.monitoring_refs import DriftReportRef, PredictionLogRef
 from mlops_assets_tests.loop.real_state import REASON
@@ -66,7 +66,8 @@ class Story:
         """A random slice gets labels by people who do not see the answers."""
         self._draws += 1
         kept = self.stage.people.label(names, self.amounts.labels, SEED + self._draws, right)
-        self.tell("people", f"{', '.join(names)} label {kept} requests, blind", key="labels")
+        who = f"{names[0]} to {names[-1]}"
+        self.tell("people", f"{who} label {kept} requests without seeing the answers", key="labels")
 
     def it_retrains(self, trigger: str) -> int:
         """More traffic has monitoring look again; the sensor of ``trigger`` starts `retrain`, which
@@ -158,11 +159,10 @@ class Story:
     def expect_verdict(self, verdict: str, key: str) -> None:
         """Of the next drift report that traffic gives rise to."""
         report = self.stage.wait("traffic_sensor to have drift judged", self._next_report)
-        layers = ", ".join(f"{name} {said}" for name, said in report.layers.items())
-        columns = f" in {', '.join(report.columns[:6])}" if report.columns else ""
+        layers = ", ".join(f"{name} {report.layers.get(name, NO_VERDICT)}" for name in LAYERS)
         page = self.state.artifact(report) / "drift.html"
-        said = f"{report.verdict}{columns} ({report.records} records; {layers})".replace("_", " ")
-        self.tell("monitor", f"traffic_sensor starts `monitor`: {said}", page, key)
+        said = f"{report.verdict} over {report.records} records: {layers}".replace("_", " ")
+        self.tell("monitor", f"traffic_sensor starts `monitor`; {said}", page, key)
         if report.verdict != verdict:
             found = json.loads((self.state.artifact(report) / "drift.json").read_bytes())
             raise NotSeenError(f"The verdict is {report.verdict}, not {verdict}: {found['reason']}")
@@ -209,6 +209,7 @@ class Story:
     def _tell_step(self, row: LedgerEntry) -> None:
         decided = row.decision
         percent = decided.evidence.get("percent", 0)
-        where = f"canary {percent}%" if decided.outcome == "canary" else decided.outcome
-        said = f"{where.replace('_', ' ')}, version {decided.version}: {decided.reason}"
+        where = {CANARY: f"canary {percent}%", ROLLED_BACK: "rolled back to"}
+        what = f"{where.get(decided.outcome, decided.outcome)} version {decided.version}"
+        said = f"{what}: {decided.reason}"
         self.tell("gateway", said, f"ledger entry {row.entry}", decided.outcome)
