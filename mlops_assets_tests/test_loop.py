@@ -61,9 +61,14 @@ def write_profile(home: Home, folder: Path) -> Path:
     ops["lora_adapter"] |= {"epochs": 3}
     ops["eval_report"] |= {"suites": "", "ragas_rows": 1, "latency_requests": 1}
     ops["gate_verdict"] = {"objective": "non_inferiority", "non_inferiority_margin": 0.3}
-    ops["gate_verdict"] |= {"slice_margin": 0.5, "maximum_latency_ratio": 100.0}
+    ops["gate_verdict"] |= {
+        "minimum_items": 50,
+        "slice_margin": 0.5,
+        "maximum_latency_ratio": 100.0,
+    }
     ops["prediction_log"] |= {"max_records": WINDOW}
     ops["drift_report"] |= {"retrain_feedback_rows": NEW_ROWS}
+    content["ops"] = {asset: {"config": given} for asset, given in ops.items()}
     path = folder / "profile.yaml"
     path.write_text(yaml.safe_dump(content))
     # As if a run had read these tickets: otherwise they are new data, which is trained on at once.
