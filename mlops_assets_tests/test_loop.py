@@ -82,9 +82,15 @@ def story(stage: Stage, labels: str) -> Story:
 
 
 @pytest.mark.slow
-def test_the_loop_closes_by_itself(stage: Stage) -> None:
-    """A shift, its verdict, labels, a retraining, a request, an approval, a release, no drift."""
-    loop = story(stage, "honest")
+def test_the_loop_closes_and_takes_a_sabotaged_candidate_back(stage: Stage) -> None:
+    """A shift, its verdict, labels, a retraining, a request, an approval, a release, no drift; then
+    poisoned labels pass the gate and a person, and the votes of the canary's users do not."""
+    the_loop_closes(stage, story(stage, "honest"))
+    sabotage_is_taken_back(stage, story(stage, "poisoned"))
+    assert stage.users.failed == []
+
+
+def the_loop_closes(stage: Stage, loop: Story) -> None:
     loop.the_world_changes(AFTER, "the shipped shift")
     loop.people_label(LABELLERS, loop.users.known.get)
     version = loop.it_retrains("drift")
@@ -95,13 +101,10 @@ def test_the_loop_closes_by_itself(stage: Stage) -> None:
         *("serving", "shift", "drift", "nothing to learn", "labels", "retrain", "gate", "request"),
         *("approval", "shadow", "released", "clear"),
     ]
-    assert stage.users.failed == []
 
 
-@pytest.mark.slow
-def test_a_sabotaged_candidate_is_taken_back_by_its_users(stage: Stage) -> None:
-    """Poisoned labels pass the gate and a person; the votes of the canary's users do not."""
-    loop, before = story(stage, "poisoned"), stage.state.stable
+def sabotage_is_taken_back(stage: Stage, loop: Story) -> None:
+    before = stage.state.stable
     loop.people_label(AGENTS, poisoned(loop.users.known.get))
     version = loop.it_retrains("feedback")
     loop.a_person_approves(version, "the gate has passed it")
@@ -111,4 +114,3 @@ def test_a_sabotaged_candidate_is_taken_back_by_its_users(stage: Stage) -> None:
     assert "quality" in json.dumps(row.decision.evidence)
     loop.registry_follows(before)
     loop.only_people_teach()
-    assert stage.users.failed == []

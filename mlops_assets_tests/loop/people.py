@@ -42,7 +42,7 @@ class People:
     def label(self, names: Sequence[str], count: int, seed: int, right: Right) -> int:
         """Draw a slice of what users asked and have it labelled, each a part of it; returns how
         many labels were kept. Nobody sees what the model answered."""
-        folder = self.home / MARK / f"labels-{seed}"
+        folder = self.home / MARK / f"labels-{names[0]}"
         folder.mkdir(mode=0o700)
         slice_ = folder / "slice.jsonl"
         self.command(
