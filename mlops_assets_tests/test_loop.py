@@ -82,6 +82,9 @@ def story(stage: Stage, labels: str) -> Story:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(
+    1200
+)  # it waits for a daemon that looks every five seconds, six runs, two trainings
 def test_the_loop_closes_and_takes_a_sabotaged_candidate_back(stage: Stage) -> None:
     """A shift, its verdict, labels, a retraining, a request, an approval, a release, no drift; then
     poisoned labels pass the gate and a person, and the votes of the canary's users do not."""
