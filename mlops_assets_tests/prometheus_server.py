@@ -27,6 +27,8 @@ CONFIGURATION = PROJECT / "observability"
 RULES = CONFIGURATION / "prometheus/alerts.yml"
 FETCHED = PROJECT / ".prometheus/usr/bin"
 """Where `make test` puts them on a machine that has none."""
+TEMPLATES = FETCHED.parent / "share/prometheus/alertmanager"
+"""The working directory of an Alertmanager that was fetched; see the script that fetches it."""
 TICK = "250ms"
 
 
@@ -106,7 +108,12 @@ def _running(name: str, folder: Path, config: Any, words: list[str]) -> Iterator
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     own = [f"--config.file={folder / 'config.yml'}", f"--web.listen-address=127.0.0.1:{port}"]
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen([program(name), *own, *words], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [program(name), *own, *words],
+            stdout=output,
+            stderr=output,
+            cwd=TEMPLATES if TEMPLATES.is_dir() else None,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: _is_ready(process, folder, url), name)
