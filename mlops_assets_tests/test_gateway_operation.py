@@ -103,7 +103,8 @@ def test_the_access_log_tells_who_and_what_and_no_text(
         assert [(line["key"], line["status"]) for line in lines] == [(gateway.name, 200), ("", 401)]
         assert lines[0]["id"] == answer.headers["x-request-id"] == answer.json()["id"]
         assert lines[0]["trace"] == gateway.records[0]["trace"]
-        for unsaid in (QUESTION, "4711", "kim", gateway.key, gateway.key.rpartition("-")[2]):
+        secret = gateway.key.split("-", 2)[2]
+        for unsaid in (QUESTION, "account number", "kim", gateway.key, secret):
             assert unsaid.encode() not in written.getvalue()
 
 
