@@ -124,6 +124,12 @@ def test_the_shadow_has_its_own_sample_and_margins() -> None:
         decide(after(3, stage=SHADOW), percent=5)
 
 
+def test_required_scores_are_waited_for_only_where_users_can_give_them() -> None:
+    shadow = decide(after(3, spec=REQUIRED, stage=SHADOW), REQUIRED, stage=SHADOW, percent=0)
+    assert shadow.action == ADVANCE
+    assert decide(after(60, spec=REQUIRED), REQUIRED).action == HOLD
+
+
 def test_each_stage_rules_out_the_same_loss_of_all_users() -> None:
     margins = Evidence(SPEC, CANARY).margins["errors"]
     following = [25, 50, 100]

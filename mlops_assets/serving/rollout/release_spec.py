@@ -102,8 +102,8 @@ class ReleaseSpec(BaseModel):
     )
     quality_required: bool = Field(
         False,
-        description="Hold until quality is shown, so that a rollout without scores ends in a"
-        " rollback; else quality can only roll back.",
+        description="Hold the canary until quality is shown, so that one without scores ends in"
+        " a rollback; else quality can only roll back. The shadow never waits: nobody votes there.",
     )
     empty_spike: float = Field(
         0.1,

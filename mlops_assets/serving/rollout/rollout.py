@@ -75,7 +75,9 @@ def judge(
     harm = [one for one in criteria if one.verdict == FAIL]
     if harm:
         return StageVerdict(ROLL_BACK, harm[0].detail, criteria)
-    asked = (one for one in criteria if one.name != QUALITY or spec.quality_required)
+    # In the shadow nobody sees the candidate's answers, so nobody can judge them.
+    needs_quality = spec.quality_required and stage != SHADOW
+    asked = (one for one in criteria if one.name != QUALITY or needs_quality)
     open_ones = [one for one in asked if one.verdict != PASS]
     if not open_ones:
         after = spec.next_percent(percent)
