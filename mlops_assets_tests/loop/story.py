@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import dagster as dg
 
@@ -44,7 +43,7 @@ class Story:
     def __init__(self, stage: Stage, amounts: Amounts) -> None:
         self.stage, self.amounts = stage, amounts
         self.tell, self.users, self.state = stage.timeline.tell, stage.users, stage.state
-        self._draws = self._sent_before = 0
+        self._draws = self._sent_before = self._told = 0
         log = self.state.ref("prediction_log", PredictionLogRef)
         self._log_before = log.artifact.digest if log else ""
         """It may be of another log than the gateway's."""
@@ -99,19 +98,18 @@ class Story:
 
     def a_person_approves(self, version: int, reason: str) -> None:
         """The scripted key says yes."""
+        self._told = self.state.entries[-1].entry  # the gateway may act before the command ends
         self.stage.people.approve(version, reason)
         self.tell("people", f"ada approves version {version}: {reason}", key="approval")
 
     def it_reaches_users(self) -> str:
         """The gateway takes the candidate to its users, or off them. Returns how it ended."""
-        told = self.state.entries[-1].entry
         self.users.heard = Heard()
         self.users.hurry(busy=True)
         outcome = ""
         while outcome not in (RELEASED, ROLLED_BACK):
-            look = partial(self._step, told)
-            row = self.stage.wait("the next step of the release", look)
-            told, outcome = row.entry, row.decision.outcome
+            row = self.stage.wait("the next step of the release", self._step)
+            self._told, outcome = row.entry, row.decision.outcome
             self._tell_step(row)
         self.users.hurry(busy=False)
         return outcome
@@ -203,8 +201,8 @@ class Story:
         said = self.state.said("drift_sensor")
         return said if said.startswith("No retraining") else None
 
-    def _step(self, told: int) -> LedgerEntry | None:
-        return next(iter(self.state.steps(told)), None)
+    def _step(self) -> LedgerEntry | None:
+        return next(iter(self.state.steps(self._told)), None)
 
     def _tell_step(self, row: LedgerEntry) -> None:
         decided = row.decision
