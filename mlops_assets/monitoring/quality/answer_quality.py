@@ -31,13 +31,9 @@ from mlops_assets.monitoring.quality.quality_page import write_page, write_plot
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import InForce, TestScores, read_scores
 from mlops_assets.monitoring.quality.user_verdicts import Judged, judge, votes_that_count
-from mlops_assets.monitoring.quality.windows import (
-    SIMULATED,
-    LoggedRequests,
-    Windows,
-    choose_windows,
-)
+from mlops_assets.monitoring.quality.windows import LoggedRequests, Windows, choose_windows
 from mlops_assets.monitoring_refs import AnswerQualityRef, PredictionLogRef
+from mlops_assets.request_record import SIMULATED
 
 QUALITY, PAGE, PLOT = "quality.json", "quality.html", "quality.png"
 LIBRARIES = ("numpy", "pyarrow", "matplotlib", "jinja2")

@@ -16,8 +16,6 @@ from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.request_record import LEFT, SHADOW
 
-SIMULATED = "simulated"
-"""Release of records that no release answered; they stand for whichever is in force."""
 EVERY = 2**62
 """Answered requests: the whole log."""
 FAILED = 500
