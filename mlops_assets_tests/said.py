@@ -77,7 +77,7 @@ def write_log(home: Home, requests: Sequence[RequestRecord]) -> PredictionLogRef
 
 
 def write_votes(home: Home, votes: Sequence[FeedbackRecord]) -> None:
-    _write(home.root / "serving" / "feedback" / "0001.jsonl", votes)
+    _write(home.feedback / "0001.jsonl", votes)
 
 
 def write_given(home: Home, labels: Sequence[Label]) -> None:

@@ -78,7 +78,7 @@ def read_said(
     home: Home, log: PredictionLogRef, standing: Sequence[Lesson], spec: FeedbackSpec
 ) -> Said:
     """What votes, labels and the log say, and what only the standing version still knows."""
-    votes = list(read_feedback(home.root / "serving" / "feedback"))
+    votes = list(read_feedback(home.feedback))
     given = gather(votes, read_labels(labels_directory(home)))
     lessons = with_requests(home.store, log, given.lessons)
     requests = recent_requests(home.store, log, COLUMNS)

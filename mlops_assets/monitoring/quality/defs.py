@@ -43,7 +43,7 @@ def answer_quality_asset(
     with workspace.stage(context) as store:
         labels = label_store.labels_directory(home)
         said = answer_quality.Said(
-            list(read_feedback(home.root / "serving" / "feedback")),
+            list(read_feedback(home.feedback)),
             label_store.read_draws(labels),
             label_store.read_labels(labels),
         )
