@@ -20,9 +20,7 @@ from mlops_assets.monitoring.log_settings import PredictionLogSettings
 from mlops_assets.monitoring.retrain_policy import why_no_drift, why_no_feedback, why_not_now
 from mlops_assets.monitoring_refs import DriftReportRef, FeedbackRowsRef, PredictionLogRef
 from mlops_assets.profiles import PROJECT, asset_config, model_name
-from mlops_assets.refs import (
-    RawDatasetRef,
-)
+from mlops_assets.refs import RawDatasetRef
 from mlops_assets.retraining_notes import LastRetraining, Note, write_note
 from mlops_assets.sensor_interval import sensor_seconds
 
