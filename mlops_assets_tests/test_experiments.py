@@ -143,8 +143,7 @@ def test_users_are_split_while_it_runs(served: Served) -> None:
     for user, before in found.items():
         now = route("acme", user, {})
         assert now.experiment == before.experiment
-        if now.experiment:
-            assert now.arm == OUTSIDE
+        assert now.arm == OUTSIDE or not now.experiment
     engines = [row.decision.version for row in releases_in_experiments(served.entries, MODEL)]
     assert engines == [1, 2]
     experiments.stop(served.home, MODEL, "tone", "enough", SPEC)

@@ -27,6 +27,7 @@ from mlops_assets.serving.serving_home import ServingHome
 from mlops_assets_tests.waiting import wait_until
 
 DAY = "2026-11-22"
+SCOPES = {"key": "tenant", "user": "user", "feature": "feature", "prompt": "prompt"}
 
 
 def record(number: int = 0, **changed: object) -> RequestRecord:
@@ -58,11 +59,7 @@ def by_hand(lines: list[bytes]) -> Totals:
     sums: Counter[tuple[str, str, str, str]] = Counter()
     for each in lines:
         fields = orjson.loads(each)
-        for scope, field in zip(
-            ("key", "user", "feature", "prompt"),
-            ("tenant", "user", "feature", "prompt"),
-            strict=True,
-        ):
+        for scope, field in SCOPES.items():
             name = (fields["timestamp"][:10], scope, fields[field])
             sums[*name, "requests"] += 1
             sums[*name, "in"] += fields["tokens_in"]
