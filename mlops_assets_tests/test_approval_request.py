@@ -20,11 +20,12 @@ from mlops_assets.promotion.approval import approve, reject
 from mlops_assets.promotion.automatic import approve_automatically
 from mlops_assets.promotion.request import open_request
 from mlops_assets.promotion.spec import PromotionSpec
-from mlops_assets.refs import GateRef, RegisteredModelRef
+from mlops_assets.refs import RegisteredModelRef
 from mlops_assets.release_check import find_void, verify_approvals
 from mlops_assets.resources import RESOURCES
 from mlops_assets.signing import public_key
 from mlops_assets.verdicts import FAIL, INCONCLUSIVE, PASS
+from mlops_assets_tests.promotion_runs import run_promotion
 from mlops_assets_tests.releases import MODEL, NOON, enlist, make_bundle, make_gate, request
 
 LOW = {"risk_class": "low", "automatic_for": ["low"]}
@@ -42,24 +43,7 @@ def materialize(home: Home, verdict: str = PASS, seed: str = "a", **policy: Any)
     """
     champion, bundle = home.ledger.champion(MODEL), make_bundle(home, seed)
     judged = make_gate(home, bundle, champion.decision.bundle.digest if champion else None, verdict)
-
-    @dg.asset
-    def registered_model() -> RegisteredModelRef:
-        return RegisteredModelRef(MODEL, 1, bundle, judged.report)
-
-    @dg.asset
-    def gate_verdict() -> GateRef:
-        return judged
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [registered_model, gate_verdict, defs.promotion_decision],
-            resources=RESOURCES,
-            instance=instance,
-            run_config={"ops": {"promotion_decision": {"config": policy}}},
-        )
-    event = result.asset_materializations_for_node("promotion_decision")[0]
-    return {name: value.value for name, value in event.metadata.items()}
+    return run_promotion(1, judged, policy)
 
 
 def outcomes(home: Home) -> list[str]:

@@ -3,17 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from mlops_assets.home import Home
 from mlops_assets.ledger import PROMOTED, REJECTED, ROLLED_BACK
-from mlops_assets.promotion import defs, registry
+from mlops_assets.promotion import registry
 from mlops_assets.promotion.approval import reject
-from mlops_assets.refs import GateRef, RegisteredModelRef
-from mlops_assets.resources import RESOURCES
 from mlops_assets.serving.rollout.release_steps import release_first
 from mlops_assets.serving.rollout.rollback import roll_back
+from mlops_assets_tests.promotion_runs import run_promotion
 from mlops_assets_tests.releases import MODEL, enlist, make_bundle, make_gate, stranger
 from mlops_assets_tests.served_homes import promote
 
@@ -42,26 +40,9 @@ def retrain(
     if data:
         bundle = replace(bundle, versions=replace(bundle.versions, data=data))
     judged = make_gate(home, bundle, champion.decision.bundle.digest)
-
-    @dg.asset
-    def registered_model() -> RegisteredModelRef:
-        return RegisteredModelRef(MODEL, 2, bundle, judged.report)
-
-    @dg.asset
-    def gate_verdict() -> GateRef:
-        return judged
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [registered_model, gate_verdict, defs.promotion_decision],
-            resources=RESOURCES,
-            instance=instance,
-            tags=tags,
-            run_config={"ops": {"promotion_decision": {"config": policy}}},
-        )
-    (event,) = result.asset_materializations_for_node("promotion_decision")
+    state = run_promotion(2, judged, policy, tags)["state"]
     asked = [row for row in home.ledger.entries() if row.decision.outcome == "requested"]
-    return str(event.metadata["state"].value), len(asked)
+    return str(state), len(asked)
 
 
 def rejected(home: Home) -> str:
