@@ -35,33 +35,36 @@ def count_users(losses: Sequence[Loss]) -> int:
 
 def p_worse(current: Sequence[Loss], baseline: Sequence[Loss], seed: int) -> float:
     """p value of "current loses no more than the baseline", at least 1e-4; both non-empty."""
-    import numpy as np
     from scipy.special import stdtr
 
-    sides = _blocks(current), _blocks(baseline)
+    ours, theirs = user_blocks(current), user_blocks(baseline)
+    p = permutation_p(ours, theirs, seed)
+    if max(ours[:, 0].max(), theirs[:, 0].max()) == 1:
+        return p  # nobody counts twice: the permutation is exact
+    freedom = max(1, min(len(ours), len(theirs)) - 1)
+    return max(p, float(stdtr(freedom, -_observed(ours, theirs))))
+
+
+def permutation_p(ours: Any, theirs: Any, seed: int) -> float:
+    """p value of the permutation alone, of the ``user_blocks`` of either side."""
+    import numpy as np
+
     # Blocks that are alike need not be told apart: a permutation only says how many of each kind
     # fall on either side.
-    kinds, counts = np.unique(np.concatenate(sides), axis=0, return_counts=True)
+    kinds, counts = np.unique(np.concatenate([ours, theirs]), axis=0, return_counts=True)
     n, total = kinds.T
     sums = np.stack([np.ones_like(n), n, total, n * n, n * total, total * total], axis=1)
-    whole = counts @ sums
-    observed = _studentised(_of_side(sides[0])[None, :], whole)[0]
+    whole, observed = counts @ sums, _observed(ours, theirs)
     dice, left, as_bad = np.random.default_rng(seed), PERMUTATIONS, 0
     while left:
         size = min(left, max(1, CHUNK // len(counts)))
-        drawn = dice.multivariate_hypergeometric(
-            counts, len(sides[0]), size=size, method="marginals"
-        )
+        drawn = dice.multivariate_hypergeometric(counts, len(ours), size=size, method="marginals")
         as_bad += int((_studentised(drawn @ sums, whole) >= observed - 1e-9).sum())
         left -= size
-    p = (1 + as_bad) / (1 + PERMUTATIONS)
-    if n.max() == 1:
-        return p  # nobody counts twice: the permutation is exact
-    freedom = max(1, min(map(len, sides)) - 1)
-    return max(p, float(stdtr(freedom, -observed)))
+    return (1 + as_bad) / (1 + PERMUTATIONS)
 
 
-def _blocks(losses: Sequence[Loss]) -> Any:
+def user_blocks(losses: Sequence[Loss]) -> Any:
     """Requests and total loss of each user, a row each."""
     import numpy as np
 
@@ -80,6 +83,11 @@ def _of_side(blocks: Any) -> Any:
     return np.array(
         [len(n), n.sum(), total.sum(), (n * n).sum(), (n * total).sum(), (total * total).sum()]
     )
+
+
+def _observed(ours: Any, theirs: Any) -> float:
+    whole = _of_side(ours) + _of_side(theirs)
+    return float(_studentised(_of_side(ours)[None, :], whole)[0])
 
 
 def _studentised(current: Any, whole: Any) -> Any:
