@@ -1,7 +1,8 @@
 """The benchmarks: ``make bench``. Every speed is a ratio against a named peer of the same run.
 
 python -m mlops_assets_tests.bench [banking77] [reuse] [loading] [privacy] [data]
-    [training] [generation] [gate] [gateway] [cache] [rollout] [drift] [gpu]
+    [training] [generation] [gate] [gateway] [cache] [rollout]
+    [drift] [embeddings] [quality] [gpu]
 """
 
 import json
@@ -17,11 +18,13 @@ from typing import Any
 from mlops_assets_tests.bench_cache import cache
 from mlops_assets_tests.bench_data import data
 from mlops_assets_tests.bench_drift import drift
+from mlops_assets_tests.bench_embeddings import embeddings
 from mlops_assets_tests.bench_gate import gate
 from mlops_assets_tests.bench_gateway import gateway
 from mlops_assets_tests.bench_generation import generation
 from mlops_assets_tests.bench_gpu import gpu
 from mlops_assets_tests.bench_privacy import privacy
+from mlops_assets_tests.bench_quality import quality
 from mlops_assets_tests.bench_rollout import rollout
 from mlops_assets_tests.bench_training import training
 from mlops_assets_tests.commands import execute_job, run_command
@@ -88,6 +91,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "rollout": rollout,
     "cache": cache,
     "drift": drift,
+    "embeddings": embeddings,
+    "quality": quality,
     "gpu": gpu,
     "banking77": banking77,
 }

@@ -90,8 +90,8 @@ class World:
         pools = [_pool(side, known, counter) for side in sides]
         calm = train if production is None else production
         dealt = pools[0] if production is None else pools[1]
-        texts_of = ([row.text for row in side[:ENCODED]] for side in (calm, shifted))
-        return cls(known, pools[0], dealt, pools[2], *texts_of)
+        encoded, moved = ([row.text for row in side[:ENCODED]] for side in (calm, shifted))
+        return cls(known, pools[0], dealt, pools[2], encoded, moved)
 
     def draw(self, rows: int, seed: int) -> "Drawn":
         """A reference of so many rows, and what is left for windows beside it."""
@@ -139,14 +139,20 @@ class Meanings:
         self, records: int, share: float, spec: DriftSpec, dice: np.random.Generator
     ) -> Finding:
         """What the report would find in a window of so many records."""
-        size = min(records, spec.embedding_rows)
-        moved = round(share * size)
-        dealt = dice.permutation(len(self.calm))[: spec.embedding_rows + size - moved]
-        reference, calm = self.calm[dealt[: spec.embedding_rows]], dealt[spec.embedding_rows :]
-        shifted = dice.permutation(len(self.shifted))[:moved]
-        current = np.concatenate([self.calm[calm], self.shifted[shifted]])
+        sides = self.sides(records, share, spec.embedding_rows, dice)
         seed = int(dice.integers(2**31))
-        return embedding_finding("request_embedding", reference, current, seed, spec.min_effect)
+        return embedding_finding("request_embedding", *sides, seed, spec.min_effect)
+
+    def sides(
+        self, records: int, share: float, most: int, dice: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``most`` texts of the reference, and of a window of so many records at most as many."""
+        size = min(records, most)
+        moved = round(share * size)
+        dealt = dice.permutation(len(self.calm))[: most + size - moved]
+        shifted = dice.permutation(len(self.shifted))[:moved]
+        current = np.concatenate([self.calm[dealt[most:]], self.shifted[shifted]])
+        return self.calm[dealt[:most]], current
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,13 @@ def exchange(record: Mapping[str, Any]) -> Exchange:
 
 def banking77(directory: Path) -> World:
     """Banking77's texts, those of both files, dealt out to both sides."""
+    rows = banking77_rows(directory)
+    intents = {json.loads(row.answer)["intent"] for row in rows}
+    return World.of({"intent": tuple(sorted(intents))}, rows)
+
+
+def banking77_rows(directory: Path) -> list[Exchange]:
+    """The rows of both files, in their order."""
     rows: list[Exchange] = []
     for name in ("train", "test"):
         with (directory / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
@@ -225,5 +238,4 @@ def banking77(directory: Path) -> World:
                 )
                 for row in csv.DictReader(stream)
             ]
-    intents = {json.loads(row.answer)["intent"] for row in rows}
-    return World.of({"intent": tuple(sorted(intents))}, rows)
+    return rows

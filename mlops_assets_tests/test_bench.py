@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlops_assets_tests import bench_cache, bench_gate, bench_gpu
+from mlops_assets.monitoring.drift.findings import decide
+from mlops_assets_tests import (
+    bench_cache,
+    bench_embeddings,
+    bench_gate,
+    bench_gpu,
+    bench_quality,
+)
+from mlops_assets_tests.drift_windows import Meanings
+from mlops_assets_tests.quality_windows import Crowd, Worse
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 300}
 SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -54,6 +63,28 @@ def test_the_caches_benchmark_counts_as_the_index_does() -> None:
         counted = bench_cache.ask(questions, vectors @ vectors.T, threshold)
         assert bench_cache.with_the_index(questions, threshold) == counted
         assert 0 < counted.false < counted.hits < 120
+
+
+def test_the_embeddings_benchmark_deals_texts_out_to_both_sides() -> None:
+    dice = np.random.default_rng(0)
+    pool = Meanings(dice.normal(size=(900, 4)), dice.normal(5, size=(400, 4)))
+    reference, current = pool.sides(100, 0.5, 400, dice)
+    assert (len(reference), len(current)) == (400, 100)
+    assert len(np.unique(np.concatenate([reference, current]), axis=0)) == 500
+    assert (current.mean(axis=1) > 2.5).sum() == 50
+    far, p = bench_embeddings.split_in_halves(reference, current, dice)
+    assert (far > 0.3, p < 0.001) == (True, True)
+    near, chance = bench_embeddings.split_in_halves(*pool.sides(100, 0.0, 400, dice), dice)
+    assert (near < far, chance > 0.01) == (True, True)
+
+
+@pytest.mark.parametrize(("worse", "found"), [(Worse(), ()), (Worse(failing=0.2), ("failed",))])
+def test_the_quality_benchmark_judges_with_the_real_metrics(
+    worse: Worse, found: tuple[str, ...]
+) -> None:
+    findings = bench_quality.draw_findings(Crowd(50, stay=0.5), 300, 1, bench_quality.SPEC, worse)
+    assert all(finding.counts for finding in findings)
+    assert decide(findings, bench_quality.ALPHA).drifted == found
 
 
 def _unit(topic: np.ndarray, dice: np.random.Generator) -> np.ndarray:

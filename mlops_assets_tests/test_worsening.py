@@ -7,8 +7,7 @@ import pytest
 
 from mlops_assets.monitoring.quality.same_users import same_users
 from mlops_assets.monitoring.quality.worsening import Loss, count_users, mean_loss, p_worse
-
-Sides = tuple[list[Loss], list[Loss]]
+from mlops_assets_tests.quality_windows import Sides, people, requests
 
 
 def singles(lost: int, of: int) -> list[Loss]:
@@ -72,36 +71,6 @@ def test_the_seed_alone_decides_on_chance() -> None:
     sides = singles(9, 200), singles(3, 200)
     assert p_worse(*sides, 5) == p_worse(sides[0][::-1], sides[1][::-1], 5)
     assert p_worse(*sides, 5) != p_worse(*sides, 6)
-
-
-def requests(now: int, before: int, share: float) -> Callable[[Any], Sides]:
-    """Sides of requests that have nothing to do with each other."""
-
-    def draw(dice: Any) -> Sides:
-        sides = (dice.random(n) < share for n in (now, before))
-        ours, theirs = ([("", float(lost)) for lost in side] for side in sides)
-        return ours, theirs
-
-    return draw
-
-
-def people(now: int, before: int, share: float, users: int, stay: float) -> Callable[[Any], Sides]:
-    """Sides of users who ask unequally often, each with a share of losses of their own, of whom
-    some stay from one side to the other."""
-
-    def draw(dice: Any) -> Sides:
-        own = dice.beta(2 * share, 2 * (1 - share), 2 * users)
-        often = 1 / (1 + dice.permutation(users))
-        kept = dice.random(users) < stay
-
-        def side(n: int, first: int) -> list[Loss]:
-            who = dice.choice(users, n, p=often / often.sum())
-            who = [user if kept[user] else first + user for user in who]
-            return [(f"u{user}", float(dice.random() < own[user])) for user in who]
-
-        return side(now, 0), side(before, users)
-
-    return draw
 
 
 @pytest.mark.parametrize(
