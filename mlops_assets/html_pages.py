@@ -4,12 +4,14 @@ What customers and models wrote is shown as text, whatever it holds; a name that
 does not know is an error, not a gap.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
+    from markupsafe import Markup
 
 
 def page_environment(
@@ -26,5 +28,14 @@ def page_environment(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= dict(filters)
+    environment.filters |= {"commands": _commands, **filters}
     return environment
+
+
+def _commands(text: str) -> "Markup":
+    """The text with what stands between backticks as code."""
+    from markupsafe import Markup
+
+    code = Markup("<code>{}</code>")
+    parts = re.split(r"`([^`]+)`", text)  # what stood between backticks is every second one
+    return Markup("").join(code.format(part) if i % 2 else part for i, part in enumerate(parts))

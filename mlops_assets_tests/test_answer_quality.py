@@ -283,7 +283,7 @@ def test_the_artifact_is_made_again_when_anybody_says_more(home: Home, tmp_path:
     assert load_ref(dump_ref(made)) == made
     page = (store.path(made.artifact) / answer_quality.PAGE).read_text()
     assert "<script" not in page
-    assert "vote/resolved" in page
+    assert "vote/resolved<small>mean of what users voted" in page
     traffic.vote(traffic.requests[:1], score=0.0, metric="<b>bold</b>")
     voted = answer_quality.measure_quality(store, log, traffic.said, in_force, SPEC)
     assert voted.artifact.key != made.artifact.key

@@ -97,6 +97,12 @@ def test_a_finding_that_takes_no_part_says_why() -> None:
     assert (row["left out"], row["effect"]) == ("0 votes, 50 are needed", drift_page.DASH)
 
 
+def test_a_command_in_a_reason_looks_like_one() -> None:
+    undrawn = Finding("labelled", CONCEPT, "rate", 0, 0.1, 1, 0, 0, left_out="draw: `mlops <b>`")
+    page = drift_page.render(report_of([*CALM, undrawn]), "")
+    assert "Draw: <code>mlops &lt;b&gt;</code>." in page
+
+
 @pytest.mark.parametrize("findings", [CALM, DRIFTED, FEW, []])
 def test_the_picture_of_every_kind_of_report(tmp_path: Path, findings: list[Finding]) -> None:
     drift_page.write_plot(tmp_path / "effects.png", report_of(findings))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -121,6 +122,16 @@ def test_the_assets_without_any_record(home: Home) -> None:
     event = result.asset_materializations_for_node("drift_report")[0]
     assert {"verdict", "columns", "effects", "report", "from_store"} <= event.metadata.keys()
     assert event.metadata["reason"].value == "0 records, 100 are needed"
+    layers = [row.data for row in event.metadata["layers"].value.records]
+    assert [(row["layer"], row["verdict"]) for row in layers] == [
+        (name, "no verdict") for name in findings.LAYERS
+    ]
+    assert Path(event.metadata["report"].value).is_file()  # a browser follows no file:// link
+    quality = result.asset_materializations_for_node("answer_quality")[0].metadata
+    assert quality["compared_with"].value.startswith("nothing: ")
+    assert quality["labelled"].value.records == []
+    log = result.asset_materializations_for_node("prediction_log")[0].metadata
+    assert log["period"].value == "no records"
 
 
 @pytest.mark.parametrize(

@@ -272,14 +272,14 @@ def test_the_assets_say_what_they_wrote_and_where_it_is_seen(
     )
     assert log["dagster/row_count"].value == 3
     assert log["segments"].value == 1
-    assert log["mib"].value == round(traced.log_bytes / 2**20, 3) > 0
-    assert log["mib_as_parquet"].value > 0
+    assert log["size_mib"].value == round(traced.log_bytes / 2**20, 3) > 0
+    assert log["size_as_parquet_mib"].value > 0
+    assert [row.data["answered"] for row in log["releases"].value.records] == [3]
     assert (traces["written"].value, traces["from_store"].value) == (3, False)
-    page = traces["mlflow"].value
-    listed = [row.data for row in traces["traces"].value.records]
-    assert [row["trace"] for row in listed] == [
-        f"{page}?selectedEvaluationId={trace_id(each.id)}" for each in reversed(traced.requests)
-    ]
+    listed = [row.data["trace"] for row in traces["traces"].value.records]
+    assert listed == [trace_id(each.id) for each in reversed(traced.requests)]
+    shown = f"{traces['mlflow'].value}?selectedEvaluationId={listed[0]}"
+    assert traces["newest_trace"].value == shown
 
 
 def test_without_requests_of_users_mlflow_is_left_alone(home: Home) -> None:

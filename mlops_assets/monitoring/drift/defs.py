@@ -9,7 +9,12 @@ import dagster as dg
 from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import reference, verdict
-from mlops_assets.monitoring.drift.drift_page import changes_text, table_rows
+from mlops_assets.monitoring.drift.drift_page import (
+    LAYER_TABLE,
+    changes_text,
+    layer_rows,
+    table_rows,
+)
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
 from mlops_assets.monitoring.quality.answer_quality import read_findings
@@ -116,22 +121,17 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
     return {
         "verdict": ref.verdict,
         "reason": report["reason"],
-        "layers": dg.MetadataValue.json(
-            {
-                name: f"{each['verdict']}: {each['reason']}"
-                for name, each in report["layers"].items()
-            }
-        ),
+        "layers": table(layer_rows(report), LAYER_TABLE),
         "columns": _columns_table(table_rows(report)),
         "changes": dg.MetadataValue.md(changes_text(report)),
         "effects": dg.MetadataValue.md(
             f"![effect of each column](data:image/png;base64,{picture})"
         ),
-        "report": dg.MetadataValue.url((path / verdict.PAGE).as_uri()),
-        "distributions": dg.MetadataValue.url(drawn.as_uri())
+        "report": dg.MetadataValue.path(path / verdict.PAGE),
+        "distributions": dg.MetadataValue.path(drawn)
         if drawn.is_file()
         else "none: too few records",
-        "json": dg.MetadataValue.path(str(path / verdict.REPORT)),
+        "json": dg.MetadataValue.path(path / verdict.REPORT),
         "records": ref.records,
         **ref.versions.by_name(),
         "from_store": bool(ref.artifact.reused),

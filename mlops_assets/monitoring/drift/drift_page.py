@@ -82,6 +82,17 @@ def changes_text(report: Mapping[str, Any]) -> str:
     )
 
 
+LAYER_TABLE = {"layer": "string", "verdict": "string", "reason": "string"}
+
+
+def layer_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The verdict of each layer and its reason, as rows of one table."""
+    return [
+        {"layer": name, "verdict": each["verdict"].replace("_", " "), "reason": each["reason"]}
+        for name, each in report["layers"].items()
+    ]
+
+
 def table_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
     """The findings as rows of one table."""
     return [

@@ -82,26 +82,32 @@ def _log_metadata(ref: PredictionLogRef, path: Path, directory: str) -> dict[str
         "skipped": table(skipped, {"reason": "string", "lines": "int"}),
         "skipped_lines": ref.unreadable,
         "segments": summary["segments"],
-        "mib": round(summary["bytes"] / 2**20, 3),
-        "mib_as_parquet": round(summary["parquet_bytes"] / 2**20, 3),
-        "period": " to ".join(summary[end] or "-" for end in ("first", "last")),
-        "releases": dg.MetadataValue.json(summary["releases"]),
+        "answered_in_all": summary["answered"],
+        "size_mib": round(summary["bytes"] / 2**20, 3),
+        "size_as_parquet_mib": round(summary["parquet_bytes"] / 2**20, 3),
+        "period": prediction_log.shown_period(summary),
+        "releases": table(
+            prediction_log.release_rows(summary), {"release": "string", "answered": "int"}
+        ),
         "directory": directory,
-        "parts": dg.MetadataValue.path(str(path / window.PARTS)),
+        "parts": dg.MetadataValue.path(path / window.PARTS),
         "from_store": bool(ref.artifact.reused),
     }
 
 
 def _traces_metadata(traced: sampled_traces.Traced) -> dict[str, Any]:
     page = f"{ui_address()}/#/experiments/{traced.experiment}/traces"
-    columns = sampled_traces.TRACE_COLUMNS
+    rows = sampled_traces.trace_rows(traced)
     metadata: dict[str, Any] = {
         "written": len(traced.written),
         "written_before": traced.known,
         "votes_attached": traced.attached,
-        "traces": table(sampled_traces.trace_rows(traced, page), columns),
+        "traces": table(rows, sampled_traces.TRACE_COLUMNS),
         "from_store": not (traced.written or traced.attached),
     }
     if traced.experiment:
         metadata["mlflow"] = dg.MetadataValue.url(page)
+    if rows:
+        newest = f"{page}?selectedEvaluationId={rows[0]['trace']}"
+        metadata["newest_trace"] = dg.MetadataValue.url(newest)
     return metadata

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
+from mlops_assets.artifacts import SHORT, Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.log.duplicate_ids import distinct_rows
 from mlops_assets.monitoring.log.parts import compact
@@ -91,6 +91,20 @@ def _write_index(
     used = [run for each in runs for run in each]
     repeated = _total(parts, "rows") - sum(run.stop - run.start for run in used)
     return _summary(parts, repeated, sum(run.answered for run in used), limit)
+
+
+def shown_period(summary: Mapping[str, Any]) -> str:
+    """From when to when the log's records are, for people."""
+    if not summary["first"]:
+        return "no records"
+    first, last = (summary[end][:19].replace("T", " ") for end in ("first", "last"))
+    return f"{first} to {last} UTC"
+
+
+def release_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many requests each release answered, the busiest first."""
+    counts = sorted(summary["releases"].items(), key=lambda item: (-item[1], item[0]))
+    return [{"release": name[:SHORT], "answered": count} for name, count in counts]
 
 
 def _summary(parts: Sequence[Artifact], repeated: int, answered: int, limit: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ AT_ONCE = 100  # requests that one query asks for
 SPANS_AT_ONCE = 20  # that one message to MLflow holds
 SHOWN = 20  # traces that the asset lists
 TRACE_COLUMNS = {
-    "time": "string",
+    "time (UTC)": "string",
     "request": "string",
     "release": "string",
     "arm": "string",
@@ -84,16 +84,16 @@ def trace_sample(
     return Traced(experiment, len(rows) - len(new), attached, new)
 
 
-def trace_rows(traced: Traced, page: str) -> list[dict[str, Any]]:
-    """The newest traces that were written, for people: when, how it ended, where it is shown."""
+def trace_rows(traced: Traced) -> list[dict[str, Any]]:
+    """The newest traces that were written, for people: when, how it ended, its id in MLflow."""
     return [
         {
-            "time": row["timestamp"].isoformat(timespec="seconds"),
+            "time (UTC)": f"{row['timestamp']:%Y-%m-%d %H:%M:%S}",
             "request": row["id"],
             "release": row["release"][:SHORT],
             "arm": row["arm"],
             "status": row["status"],
-            "trace": f"{page}?selectedEvaluationId={trace_id(row['id'])}",
+            "trace": trace_id(row["id"]),
         }
         for row in traced.written[:SHOWN]
     ]

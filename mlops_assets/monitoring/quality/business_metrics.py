@@ -206,6 +206,7 @@ def compare(
     )
     if min(counts) < (fewest := getattr(spec, metric.fewest)):
         what = "votes" if metric.fewest == "min_votes" else "requests"
+        what = f"earlier {what}" if counts[0] < counts[1] else what
         return replace(finding, left_out=too_few(min(counts), fewest, what))
     if metric.if_unused and not any(map(metric.number, [*current, *baseline])):
         return replace(finding, left_out=metric.if_unused)

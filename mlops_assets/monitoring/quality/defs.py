@@ -9,7 +9,12 @@ from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.feedback_record import read_feedback
 from mlops_assets.monitoring.quality import answer_quality, label_store
-from mlops_assets.monitoring.quality.quality_page import METADATA_COLUMNS, finding_rows
+from mlops_assets.monitoring.quality.quality_page import (
+    METADATA_COLUMNS,
+    compared_with,
+    draw_table,
+    finding_rows,
+)
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import find_in_force
 from mlops_assets.monitoring_refs import AnswerQualityRef, PredictionLogRef
@@ -58,17 +63,16 @@ def answer_quality_asset(
 def _quality_metadata(store: ArtifactStore, ref: AnswerQualityRef) -> dict[str, Any]:
     path, content = store.path(ref.artifact), answer_quality.read_quality(store, ref)
     picture = base64.b64encode((path / answer_quality.PLOT).read_bytes()).decode()
-    windows = content["windows"]
     return {
         "requests": ref.requests,
-        "compared_with": f"{windows['baseline']['requests']:,}: {windows['baseline']['against']}",
+        "compared_with": compared_with(content),
         "metrics": table(finding_rows(content), METADATA_COLUMNS),
         "over_time": dg.MetadataValue.md(
             f"![each metric over the windows](data:image/png;base64,{picture})"
         ),
-        "labelled": dg.MetadataValue.json(content["labelled"]),
-        "report": dg.MetadataValue.url((path / answer_quality.PAGE).as_uri()),
-        "json": dg.MetadataValue.path(str(path / answer_quality.QUALITY)),
+        "labelled": table(*draw_table(content)),
+        "report": dg.MetadataValue.path(path / answer_quality.PAGE),
+        "json": dg.MetadataValue.path(path / answer_quality.QUALITY),
         "release": ref.release or "none in force",
         "from_store": bool(ref.artifact.reused),
     }

@@ -17,7 +17,7 @@ from mlops_assets.monitoring.quality.release_in_force import TestScores
 from mlops_assets.monitoring.quality.worsening import p_worse
 
 EXACT = "exact_match"
-NOT_DRAWN = "no slice was drawn for labels: `mlops label draw`"
+NOT_DRAWN = "no answer of this release was drawn for labels: `mlops label draw`"
 Judge = Callable[[str, str], bool]
 """Whether an answer is right by a label."""
 

@@ -18,6 +18,22 @@ METADATA_COLUMNS = dict.fromkeys(
     ("name", "layer", "now", "before", "effect", "margin", "p", "n", "left_out"), "string"
 ) | {"suspect": "bool"}
 """Of ``finding_rows``, by type, for the asset's own page."""
+MEANINGS = {
+    "failed": "requests that ended with a status from 500 on",
+    "given_up": "requests whose user left before the answer was whole",
+    "latency/p50": "time until the answer was whole, median",
+    "latency/p95": "time until the answer was whole, 95th percentile",
+    "cost": "of an answer, at the gateway's prices, median",
+    "tokens_out": "tokens of an answer, median",
+    "cached": "answers that came from the cache",
+    "corrected": "answers that a user sent a correction of",
+    "made_again": "answers after which their user asked the same again",
+    "contradicted": "answers that a user's correction differs from",
+    "rating": "mean of the thumbs, from 0 (all down) to 1 (all up)",
+    "vote": "mean of what users voted",
+    "labelled": "drawn answers that agree with a label given without seeing them",
+}
+"""Of a metric, by its name or what stands before the slash."""
 COLUMNS = 4
 """Plots beside each other."""
 SOFT, INK, ACCENT, WORSE = "#64748b", "#0f172a", "#4338ca", "#b91c1c"
@@ -29,6 +45,8 @@ def write_page(path: Path, content: Mapping[str, Any], plot: Path) -> None:
     html = environment.get_template(TEMPLATE).render(
         content=content,
         rows=finding_rows(content),
+        compared_with=compared_with(content),
+        meaning=_meaning,
         history=_table(content),
         show=show,
         percent=lambda share: show(share, SHARE),
@@ -58,6 +76,43 @@ def finding_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def compared_with(content: Mapping[str, Any]) -> str:
+    """What the current window is compared with, as a phrase."""
+    before = content["windows"]["baseline"]
+    if not before["requests"]:
+        return "nothing: the log's window holds no earlier requests to compare with"
+    return f"{before['requests']:,}: {before['against']}"
+
+
+def draw_table(content: Mapping[str, Any]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """What the labels say of each draw, the newest first, and the columns with their types."""
+    rows = [
+        {
+            "draw": one["draw"],
+            "requests until": _minute(one["until"]),
+            "drawn": f"{one['drawn']:,} of {one['population']:,}",
+            "labelled": f"{one['labelled']:,} ({show(one['response'], SHARE)})",
+            "people": f"{one['people']}",
+            "disputed": f"{one['disputed']}",
+            **{name: _share(found) for name, found in one["metrics"].items()},
+        }
+        for one in reversed(content["labelled"])
+    ]
+    return rows, dict.fromkeys(rows[0] if rows else ("draw", "drawn", "labelled"), "string")
+
+
+def _share(measured: Mapping[str, Any]) -> str:
+    """A share with its interval, where anything was measured."""
+    if measured["mean"] is None:
+        return "-"
+    low, high = (show(bound, SHARE) for bound in measured["interval"])
+    return f"{show(measured['mean'], SHARE)} ({low} to {high})"
+
+
+def _meaning(name: str) -> str:
+    return MEANINGS.get(name) or MEANINGS[name.partition("/")[0]]
 
 
 def shown_p(p: float) -> str:
