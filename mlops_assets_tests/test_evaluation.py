@@ -98,7 +98,7 @@ def test_the_asset_its_check_and_mlflow(home, parts) -> None:
     (made,) = result.asset_materializations_for_node("eval_report")
     metadata = made.metadata
     assert metadata["exact_match_tuned"].value > 0.9
-    assert metadata["report"].value.startswith("file://")
+    assert Path(metadata["report"].value).name == "report.html"
     assert Path(metadata["report_json"].value).is_file()
     assert "data:image/png;base64," in metadata["plot"].value
     assert metadata["from_store"].value is False

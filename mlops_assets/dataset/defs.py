@@ -206,7 +206,7 @@ def _validated_metadata(ref: ValidatedRef, directory: Path) -> dict[str, Any]:
         "quarantine_file": dg.MetadataValue.path(directory / validation.QUARANTINE),
         "redacted_rows": dg.MetadataValue.json(dict(ref.artifact.summary["redacted_rows"])),
         **_flagged(ref, directory),
-        "data_docs": dg.MetadataValue.url(docs.as_uri()),
+        "data_docs": dg.MetadataValue.path(docs),
         "class_balance": dg.MetadataValue.md(balance_picture(directory / validation.CLASS_BALANCE)),
         "contradicted_rows": ref.artifact.summary["contradicted"],
         "slices": _table([dict(zip(SLICE_COLUMNS, found, strict=True)) for found in slices]),

@@ -162,7 +162,7 @@ def _metadata(directory: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         "plot": dg.MetadataValue.md(f"![scores](data:image/png;base64,{plot})"),
         "slices": dg.MetadataValue.table(_slices(report)) if report["slices"] else "none",
         "suites": dg.MetadataValue.md(_suites(report)),
-        "report": dg.MetadataValue.url((directory / "report.html").as_uri()),
+        "report": dg.MetadataValue.path(directory / "report.html"),
         "report_json": dg.MetadataValue.path(str(directory / "report.json")),
         "candidate": report["candidate"],
         "champion": report["champion"] or "none yet",

@@ -253,7 +253,7 @@ def _request_metadata(home: Home, found: Standing, run: str) -> dict[str, Any]:
         "criteria": table(
             terms.criteria, {"name": "string", "verdict": "string", "detail": "string"}
         ),
-        "report": dg.MetadataValue.url(report.as_uri()),
+        "report": dg.MetadataValue.path(report),
         "evidence": dg.MetadataValue.json(asked.evidence),
         "from_store": asked.evidence.get("requested_in_run") != run,
     }

@@ -73,9 +73,7 @@ def release(
         "from_store": True,
     }
     if page is not None:
-        metadata["shadow_report"] = dg.MetadataValue.md(
-            f"[both releases side by side]({page.as_uri()})"
-        )
+        metadata["shadow_report"] = dg.MetadataValue.path(page)
     if state.restores is not None:
         metadata["take_back_with"] = dg.MetadataValue.md(
             f'`mlops rollback --model {workspace.model} --as NAME --reason "..."` restores version'
