@@ -43,7 +43,10 @@ JOBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("evaluation", "promotion"),
     ),
     "follow_release": ("Show what users are served, and the gateway.", ("serving",)),
-    "monitor": ("Read production's records and report drift.", ("monitoring",)),
+    "monitor": (
+        "Read production's log: drift, quality of the answers, rows from feedback, traces.",
+        ("monitoring",),
+    ),
 }
 
 WHOLE = "lineage"

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -198,6 +199,10 @@ class Ledger:
         return True
 
     def _unreachable(self, error: Exception) -> LineageError:
+        url = self._engine.url
+        folder = Path(url.database or ".").parent
+        if url.get_backend_name() == "sqlite" and not folder.is_dir():
+            return LineageError(f"There is no {folder}.", "Run `make run`, or check MLOPS_HOME.")
         # The URL may carry a password: SQLAlchemy's rendering hides it, the error's may not.
         return LineageError(
             f"The decision ledger {self._engine.url} cannot be used ({type(error).__name__}).",

@@ -92,7 +92,7 @@ class State:
 
     @property
     def drift_page(self) -> Path | None:
-        """Evidently's HTML page, which is missing where there were too few records."""
+        """The drift report's page."""
         page = self._directory(self.drift) / "drift.html" if self.drift else None
         return page if page and page.is_file() else None
 

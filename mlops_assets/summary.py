@@ -62,9 +62,18 @@ def _lines(state: State, gateway: Mapping[str, Any] | None) -> Iterator[tuple[st
     if (drift := state.drift) is not None:
         which = f" in {', '.join(drift.columns)}" if drift.columns else ""
         said = f"{drift.verdict.replace('_', ' ')}{which} ({drift.records:,} records)"
-        layers = [f"{name} {verdict.replace('_', ' ')}" for name, verdict in drift.layers.items()]
-        yield "Drift", escape("; ".join([said, *layers]))
+        yield "Drift", escape(said)
+        if drift.layers:
+            yield "", _layers(drift.layers)
     yield from _retraining_lines(state)
+
+
+def _layers(verdicts: Mapping[str, str]) -> str:
+    """Which layers have which verdict."""
+    names: dict[str, list[str]] = {}
+    for name, verdict in sorted(verdicts.items(), key=lambda item: (item[1] != "drift", item[1])):
+        names.setdefault(verdict.replace("_", " "), []).append(name)
+    return "; ".join(f"{verdict}: {', '.join(found)}" for verdict, found in names.items())
 
 
 def _retraining_lines(state: State) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from mlops_assets.ref_json import dump_ref
 from mlops_assets.refs import (
     RawDatasetRef,
 )
+from mlops_assets.retraining_notes import read_notes
 from mlops_assets_tests.conftest import VERSIONS
 from mlops_assets_tests.daemon import Daemon
 
@@ -65,22 +66,24 @@ def test_drift_starts_one_retraining_and_says_why(daemon: Daemon, home: Home, da
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "said"),
     [
-        {"verdict": "no_drift", "columns": ()},
-        {"verdict": "no_verdict"},
-        {"records": 3},
-        {"layers": {"data": "no_drift", "business": "drift"}},
+        ({"verdict": "no_drift", "columns": ()}, "the latest verdict is no drift"),
+        ({"verdict": "no_verdict"}, "gives no verdict over 1,000 records: its page says why"),
+        ({"records": 3}, "3 records are fewer than 200"),
+        ({"layers": {"data": "no_drift", "business": "drift"}}, "business metrics alone"),
     ],
     ids=["no drift", "no verdict", "too few records", "business metrics alone"],
 )
 def test_no_drift_no_retraining(
-    daemon: Daemon, home: Home, data: Path, changes: dict[str, object]
+    daemon: Daemon, home: Home, data: Path, changes: dict[str, object], said: str
 ) -> None:
     data.unlink()
     drifted(home, **changes)
     daemon.tick_sensors()
     assert daemon.runs == []
+    (note,) = (note for note in read_notes(home) if note.sensor == "drift_sensor")
+    assert said in note.said
 
 
 def test_a_drift_storm_is_damped(daemon: Daemon, home: Home, data: Path) -> None:

@@ -190,7 +190,10 @@ def test_the_commands(home: Home) -> None:
     assert "correction" in (shown := run().output)
     assert ref.version[:12] in shown
     assert json.loads(run("--json").output)["kinds"]["correction"]["received"] == 5
-    assert ref.version[:12] in run("versions").output
+    listing = run("versions").output
+    assert ref.version[:12] in listing
+    assert "feedback_rows" in listing, "the last column, whole"
+    assert "whom its setting" in run("restore", "--help").output, "no line ends before the window"
     (listed,) = json.loads(run("versions", "--json").output)
     assert listed["version"] == ref.version
     wrong = run("restore", "nothing")

@@ -239,7 +239,9 @@ def test_draw_fill_in_import_and_status(logged: Home, tmp_path: Path) -> None:
     (state,) = json.loads(mlops("status", "--json"))
     assert (state["drawn"], state["labelled"], state["response"]) == (10, 8, 0.8)
     assert state["people"] == ["ada"]
-    assert "8 (80%)" in mlops("status")
+    shown = mlops("status")
+    assert "8 (80%)" in shown
+    assert "10 of 40" in shown
 
 
 def test_the_commands_say_what_is_missing(home: Home, tmp_path: Path) -> None:

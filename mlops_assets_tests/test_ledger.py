@@ -136,3 +136,5 @@ def test_the_ledger_is_private_and_says_when_it_cannot_be_used(tmp_path: Path, h
     (tmp_path / "broken.db").write_text("this is no database, but long enough to look like one")
     with pytest.raises(LineageError, match=r"broken\.db cannot be used"):
         Ledger(f"sqlite:///{tmp_path / 'broken.db'}").entries()
+    with pytest.raises(LineageError, match=r"no .*absent.*`make run`"):
+        Ledger(f"sqlite:///{tmp_path / 'absent' / 'ledger.db'}").entries()

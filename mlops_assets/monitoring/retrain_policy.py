@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlops_assets.monitoring.drift.findings import BUSINESS, DRIFT
+from mlops_assets.monitoring.drift.findings import BUSINESS, DRIFT, NO_VERDICT
 from mlops_assets.monitoring_refs import DriftReportRef
 
 
@@ -57,13 +57,17 @@ class RetrainPolicy(BaseModel):
 def why_no_drift(policy: RetrainPolicy, report: DriftReportRef, new_rows: int) -> str | None:
     """Why this verdict is no reason to retrain, or None. ``new_rows`` are those that feedback gave
     since the data was last read."""
+    if report.verdict == NO_VERDICT:
+        return (
+            f"the latest report gives no verdict over {report.records:,} records: its page says why"
+        )
     if report.verdict != DRIFT:
-        return f"the latest verdict is {report.verdict.replace('_', ' ')}"
+        return "the latest verdict is no drift"
     drifted = {layer for layer, verdict in report.layers.items() if verdict == DRIFT}
     if drifted == {BUSINESS} and not policy.retrain_on_business:
         return f"business metrics alone got worse ({', '.join(report.columns)})"
     if report.records < policy.retrain_min_records:
-        return f"{report.records} records are fewer than {policy.retrain_min_records}"
+        return f"{report.records:,} records are fewer than {policy.retrain_min_records:,}"
     if new_rows < (least := policy.retrain_drift_rows):
         return (
             f"there is drift, but {new_rows:,} new rows to learn from it are fewer than {least:,}"

@@ -83,7 +83,7 @@ def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Skip
     if not isinstance(report, DriftReportRef):
         return dg.SkipReason("There is no drift report yet: run the job `monitor`.")
     settings = DriftSettings(**asset_config("drift_report"))
-    why = f"drift in {_named(report.columns)} over {report.records} records"
+    why = f"drift in {_named(report.columns)} over {report.records:,} records"
     request = dg.RunRequest(
         run_key=f"drift:{report.artifact.key}", tags={TRIGGER: "drift", REASON: why}
     )

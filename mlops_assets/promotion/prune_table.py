@@ -59,9 +59,9 @@ def _reasons(items: Iterable[Item]) -> Table:
         reason = "named by something that stays" if item.reason.startswith("named by") else ""
         count[reason or item.reason] += 1
         size[reason or item.reason] += item.size
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for justify in ("right", "right", "left"):
-        table.add_column(justify=justify)
+    table = Table(box=None, padding=(0, 2))
+    for heading, justify in (("number", "right"), ("size", "right"), ("because", "left")):
+        table.add_column(heading, justify=justify)
     for reason, total in count.most_common():
-        table.add_row(f"{total:,}", shown_size(size[reason]), reason)
+        table.add_row(f"{total:,}", shown_size(size[reason]) if size[reason] else "-", reason)
     return table

@@ -10,6 +10,8 @@ from mlops_assets.monitoring.feedback.lessons import KINDS
 from mlops_assets.monitoring.feedback.screening import REASONS
 from mlops_assets.monitoring.feedback.versions import Version
 
+WIDTH = 100
+"""Of a table at least, in letters: narrower ones lose their last column."""
 KIND_COLUMNS = ("received", "training", "cases", "signals", "quarantined")
 """The first is the sum of the others."""
 KIND_TABLE = {"kind": "string", **dict.fromkeys(KIND_COLUMNS, "int"), "meaning": "string"}
@@ -67,9 +69,7 @@ def as_json(summary: Mapping[str, Any] | None, versions: Sequence[Version]) -> d
 
 def print_feedback(summary: Mapping[str, Any], versions: Sequence[Version], where: str) -> None:
     """What there is, why some of it is set aside, and what is in force."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = _console()
     _print(console, "Feedback", ["kind", *KIND_COLUMNS], kind_rows(summary))
     if reasons := reason_rows(summary):
         _print(console, "Quarantined", ["reason", "rows", "meaning"], reasons)
@@ -78,8 +78,8 @@ def print_feedback(summary: Mapping[str, Any], versions: Sequence[Version], wher
         return
     now = versions[-1]
     console.print(
-        f"In force since {now.time}: version {now.version[:SHORT]}, {now.training.rows} rows to"
-        f" learn from, {now.cases.rows} cases, in {where}",
+        f"In force since {_minute(now.time)} UTC: version {now.version[:SHORT]},"
+        f" {now.training.rows:,} rows to learn from, {now.cases.rows:,} cases, in {where}",
         markup=False,
         soft_wrap=True,
     )
@@ -87,14 +87,22 @@ def print_feedback(summary: Mapping[str, Any], versions: Sequence[Version], wher
 
 def print_versions(versions: Sequence[Version]) -> None:
     """Every version, the newest first."""
-    from rich.console import Console
-
     if not versions:
-        Console(highlight=False).print("No version yet: nothing was accepted.")
+        _console().print("No version yet: nothing was accepted.")
         return
     columns = ["version", "since", "training", "cases", "added", "removed", "reason"]
-    rows = [row | {"since": row["since"][:16]} for row in version_rows(versions)]
-    _print(Console(highlight=False), "Versions (times in UTC)", columns, rows)
+    rows = [row | {"since": _minute(row["since"])} for row in version_rows(versions)]
+    _print(_console(), "Versions (times in UTC)", columns, rows)
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=max(Console().width, WIDTH), highlight=False)
 
 
 def _print(console: Any, title: str, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
@@ -107,5 +115,7 @@ def _print(console: Any, title: str, columns: Sequence[str], rows: list[dict[str
         wraps = name in ("meaning", "reason") and not numbers
         table.add_column(name, justify="right" if numbers else "left", no_wrap=not wraps)
     for row in rows:
-        table.add_row(*(str(row[name]) for name in columns))
+        table.add_row(
+            *(f"{cell:,}" if isinstance(cell := row[name], int) else str(cell) for name in columns)
+        )
     console.print(table)

@@ -59,7 +59,7 @@ def draw(
         return
     typer.echo(
         f"Draw {drawn.id}: {len(drawn.requests):,} of {drawn.population:,} answered requests from"
-        f" {drawn.since[:16]} to {drawn.until[:16]} UTC, seed {drawn.seed}.\n"
+        f" {_minute(drawn.since)} to {_minute(drawn.until)} UTC, seed {drawn.seed}.\n"
         f"Fill in `label` of every line of {out}, also where it is hard:"
     )
     for name, allowed in vocabulary_of(home).items():
@@ -87,8 +87,8 @@ def import_filled_in(
         print_json(found.as_json())
         return
     typer.echo(
-        f"{len(found.labels):,} new labels by {name}, {found.known:,} given before,"
-        f" {found.empty:,} lines not filled in."
+        f"{_counted(len(found.labels), 'new label')} by {name}, {found.known:,} given before,"
+        f" {_counted(found.empty, 'line')} not filled in."
     )
     if found.file:
         typer.echo(f"Kept in {found.file}. The job `monitor` measures answers by them.")
@@ -105,6 +105,14 @@ def status(as_json: AsJson = False) -> None:
         print_json([one.as_json() for one in found])
     else:
         print_draws(found)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
 
 
 def _day(given: str | None) -> datetime | None:

@@ -72,7 +72,7 @@ def print_draws(found: Sequence[DrawState]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("draw", "drawn at", "requests until"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("of", "drawn", "labelled"):
+    for heading in ("drawn", "labelled"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("by", overflow="fold")
     for one in found:
@@ -80,8 +80,7 @@ def print_draws(found: Sequence[DrawState]) -> None:
             one.draw.id,
             one.draw.at[:16].replace("T", " "),
             one.draw.until[:16].replace("T", " "),
-            f"{one.draw.population:,}",
-            f"{len(one.draw.requests):,}",
+            f"{len(one.draw.requests):,} of {one.draw.population:,}",
             f"{one.labelled:,} ({one.response:.0%})",
             ", ".join(one.people),
         )
