@@ -63,8 +63,8 @@ def restore(
 ) -> None:
     """Bring back a version, from DVC's cache or its remote.
 
-    It is in force until `feedback_rows` runs again. That reads all feedback anew, except of whom
-    its setting `excluded` names.
+    It is in force until `feedback_rows` runs again. That reads all feedback anew, but of those
+    whom its setting `excluded` names.
     """
     from mlops_assets.monitoring.feedback.versions import restore as bring_back
 
