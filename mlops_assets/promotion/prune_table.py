@@ -60,8 +60,9 @@ def _reasons(items: Iterable[Item]) -> Table:
         count[reason or item.reason] += 1
         size[reason or item.reason] += item.size
     table = Table(box=None, padding=(0, 2))
-    for heading, justify in (("number", "right"), ("size", "right"), ("because", "left")):
-        table.add_column(heading, justify=justify)
+    table.add_column("number", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("because")
     for reason, total in count.most_common():
         table.add_row(f"{total:,}", shown_size(size[reason]) if size[reason] else "-", reason)
     return table
