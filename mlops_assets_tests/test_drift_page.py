@@ -93,8 +93,9 @@ def test_a_finding_that_takes_no_part_says_why() -> None:
     assert "0 votes, 50 are needed." in alone  # the reason of the layer
     failed = Finding("failed", BUSINESS, "rate", 0.0, 0.1, 0.5, 900, 900)
     assert "Left out: 0 votes, 50 are needed" in drift_page.render(report_of([*CALM, failed]), "")
-    row = drift_page.table_rows(report_of(CALM))[2]
-    assert (row["left out"], row["effect"]) == ("0 votes, 50 are needed", drift_page.DASH)
+    (row,) = drift_page.left_out_rows(report_of(CALM))
+    assert (row["column"], row["reason"]) == ("vote/rating", "0 votes, 50 are needed")
+    assert "vote/rating" not in [row["column"] for row in drift_page.column_rows(report_of(CALM))]
 
 
 def test_a_command_in_a_reason_looks_like_one() -> None:

@@ -43,6 +43,23 @@ def test_draws_are_a_table_with_the_newest_first() -> None:
     assert quality_page.draw_table({"labelled": []})[0] == []
 
 
+def test_what_takes_no_part_stands_apart() -> None:
+    finding = {"layer": "business", "effect": 0.2, "min_effect": 0.02, "p": 1e-9}
+    finding |= {"reference_n": 4_000, "current_n": 1_000}
+    findings = [
+        finding | {"name": "failed", "left_out": ""},
+        finding | {"name": "cached", "left_out": "no answer came from the cache"},
+    ]
+    values = {"failed": {"current": 0.21, "baseline": 0.01}, "cached": {"current": 0.0}}
+    content = {"findings": findings, "values": values, "units": {}}
+    (row,) = quality_page.metric_rows(content)
+    assert [row[name] for name in ("name", "now", "before", "effect", "p", "n")] == [
+        *("failed", "21.0%", "1.0%", "0.200", "≤ 0.0001", "1,000/4,000")
+    ]
+    (row,) = quality_page.left_out_rows(content)
+    assert (row["name"], row["reason"]) == ("cached", "no answer came from the cache")
+
+
 def test_what_the_window_is_compared_with() -> None:
     before = {"requests": 4_000, "against": "the requests before, of the same release"}
     said = quality_page.compared_with({"windows": {"baseline": before}})

@@ -10,10 +10,13 @@ from mlops_assets.artifacts import SHORT, ArtifactStore
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import reference, verdict
 from mlops_assets.monitoring.drift.drift_page import (
+    COLUMN_TABLE,
     LAYER_TABLE,
+    LEFT_OUT_TABLE,
     changes_text,
+    column_rows,
     layer_rows,
-    table_rows,
+    left_out_rows,
 )
 from mlops_assets.monitoring.drift.spec import ReferenceSpec
 from mlops_assets.monitoring.drift_settings import DriftSettings
@@ -122,7 +125,8 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
         "verdict": ref.verdict,
         "reason": report["reason"],
         "layers": table(layer_rows(report), LAYER_TABLE),
-        "columns": _columns_table(table_rows(report)),
+        "columns": table(column_rows(report), COLUMN_TABLE),
+        "left_out": table(left_out_rows(report), LEFT_OUT_TABLE),
         "changes": dg.MetadataValue.md(changes_text(report)),
         "effects": dg.MetadataValue.md(
             f"![effect of each column](data:image/png;base64,{picture})"
@@ -136,10 +140,3 @@ def _drift_metadata(store: ArtifactStore, ref: DriftReportRef) -> dict[str, Any]
         **ref.versions.by_name(),
         "from_store": bool(ref.artifact.reused),
     }
-
-
-def _columns_table(rows: list[dict[str, str | bool]]) -> dg.TableMetadataValue:
-    kinds = {
-        name: "bool" if isinstance(value, bool) else "string" for name, value in rows[0].items()
-    }
-    return table(rows, kinds)

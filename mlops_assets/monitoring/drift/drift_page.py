@@ -83,6 +83,16 @@ def changes_text(report: Mapping[str, Any]) -> str:
 
 
 LAYER_TABLE = {"layer": "string", "verdict": "string", "reason": "string"}
+LEFT_OUT_TABLE = {"column": "string", "layer": "string", "reason": "string"}
+COLUMN_TABLE = {
+    "column": "string",
+    "layer": "string",
+    "drifted": "bool",
+    "effect": "string",
+    "threshold": "string",
+    "p corrected": "string",
+    "rows": "string",
+}
 
 
 def layer_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -93,20 +103,29 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def table_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
-    """The findings as rows of one table."""
+def column_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
+    """The findings that take part, as rows of one table."""
     return [
         {
             "column": each["name"],
+            "layer": each["layer"],
             "drifted": each["drifted"],
             "effect": shown(each["effect"]),
             "threshold": shown(each["min_effect"]),
             "p corrected": shown(each["p_corrected"]),
-            "rows": f"{each['reference_n']:,} / {each['current_n']:,}",
-            "layer": each["layer"],
-            "left out": each["left_out"],
+            "rows": f"{each['reference_n']:,}/{each['current_n']:,}",
         }
         for each in _findings(report)
+        if not each["left_out"]
+    ]
+
+
+def left_out_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The findings that take no part, and why, as rows of one table."""
+    return [
+        {"column": each["name"], "layer": each["layer"], "reason": each["left_out"]}
+        for each in report["columns"].values()
+        if each["left_out"]
     ]
 
 

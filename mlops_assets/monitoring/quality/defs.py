@@ -10,10 +10,12 @@ from mlops_assets.code_digest import code_digest
 from mlops_assets.feedback_record import read_feedback
 from mlops_assets.monitoring.quality import answer_quality, label_store
 from mlops_assets.monitoring.quality.quality_page import (
+    LEFT_OUT_COLUMNS,
     METADATA_COLUMNS,
     compared_with,
     draw_table,
-    finding_rows,
+    left_out_rows,
+    metric_rows,
 )
 from mlops_assets.monitoring.quality.quality_spec import QualitySpec
 from mlops_assets.monitoring.quality.release_in_force import find_in_force
@@ -66,7 +68,8 @@ def _quality_metadata(store: ArtifactStore, ref: AnswerQualityRef) -> dict[str, 
     return {
         "requests": ref.requests,
         "compared_with": compared_with(content),
-        "metrics": table(finding_rows(content), METADATA_COLUMNS),
+        "metrics": table(metric_rows(content), dict.fromkeys(METADATA_COLUMNS, "string")),
+        "left_out": table(left_out_rows(content), dict.fromkeys(LEFT_OUT_COLUMNS, "string")),
         "over_time": dg.MetadataValue.md(
             f"![each metric over the windows](data:image/png;base64,{picture})"
         ),

@@ -14,10 +14,9 @@ from mlops_assets.html_pages import page_environment
 from mlops_assets.monitoring.quality.business_metrics import SHARE, show
 
 TEMPLATE = "quality.html.jinja"
-METADATA_COLUMNS = dict.fromkeys(
-    ("name", "layer", "now", "before", "effect", "margin", "p", "n", "left_out"), "string"
-) | {"suspect": "bool"}
-"""Of ``finding_rows``, by type, for the asset's own page."""
+METADATA_COLUMNS = ("name", "layer", "now", "before", "effect", "margin", "p", "n")
+LEFT_OUT_COLUMNS = ("name", "layer", "now", "reason")
+"""Of the tables on the asset's own page, which is narrow."""
 MEANINGS = {
     "failed": "requests that ended with a status from 500 on",
     "given_up": "requests whose user left before the answer was whole",
@@ -76,6 +75,24 @@ def finding_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def metric_rows(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The findings that take part, for a narrow table."""
+    return [
+        {name: row[name].replace(" / ", "/") for name in METADATA_COLUMNS}
+        for row in finding_rows(content)
+        if not row["left_out"]
+    ]
+
+
+def left_out_rows(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The findings that take no part, what was measured of them, and why that is not enough."""
+    return [
+        {"name": row["name"], "layer": row["layer"], "now": row["now"], "reason": row["left_out"]}
+        for row in finding_rows(content)
+        if row["left_out"]
+    ]
 
 
 def compared_with(content: Mapping[str, Any]) -> str:
