@@ -128,7 +128,7 @@ SCHEDULES = [
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Runs `{job}` every day.",
+        description=f"Runs the job {job} every day.",
     )
     for job, cron in DAILY.items()
 ]
@@ -164,7 +164,7 @@ def _failed_message(run: dg.DagsterRun, why: str) -> Message:
     job_name="reevaluate",
     minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `reevaluate` when another candidate became the champion meanwhile.",
+    description="Starts the job reevaluate when another candidate became the champion meanwhile.",
 )
 def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Of two that promote at once one wins; this has the other meet the new champion, once."""
@@ -183,7 +183,7 @@ def champion_changed(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg
     job_name="reconcile",
     minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `reconcile` after a rollback: the gateway does not know the registry.",
+    description="Starts the job reconcile after a rollback: the gateway knows no registry.",
 )
 def champion_restored(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Once for each rollback; one by hand has set the aliases already, and nothing is left."""

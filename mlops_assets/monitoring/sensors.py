@@ -43,7 +43,7 @@ UNDER_WAY = (
     job_name="monitor",
     minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `monitor` when enough requests were logged since the last look.",
+    description="Starts the job monitor when enough requests were logged since the last look.",
 )
 def traffic_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Counts what stands in the log behind what the latest prediction log has read."""
@@ -74,7 +74,7 @@ def traffic_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     job_name="retrain",
     minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `retrain` on a drift verdict, within cooldown, sample and daily cap.",
+    description="Starts the job retrain on drift over enough records, within cooldown and daily cap.",
 )
 def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Reads the latest drift report; drift starts a retraining, it never promotes."""
@@ -98,7 +98,7 @@ def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Skip
     job_name="retrain",
     minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `retrain` when feedback gave enough new rows, within cooldown and cap.",
+    description="Starts the job retrain on enough new rows of feedback, within cooldown and daily cap.",
 )
 def feedback_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Counts the rows in force that the data read last did not have."""
