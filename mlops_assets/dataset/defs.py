@@ -262,7 +262,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     job_name="retrain",
     minimum_interval_seconds=sensor_seconds(30),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts the job retrain when DVC's hash of the data changes, once for each content.",
+    description="Starts the job retrain when DVC's hash of the data changes, once for each.",
 )
 def data_change_sensor(_context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Compares the data on disk with the version that the latest run read."""

@@ -74,7 +74,7 @@ def traffic_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     job_name="retrain",
     minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts the job retrain on drift over enough records, within cooldown and daily cap.",
+    description="Starts the job retrain on drift in enough records, within cooldown and cap.",
 )
 def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Reads the latest drift report; drift starts a retraining, it never promotes."""
@@ -98,7 +98,7 @@ def drift_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Skip
     job_name="retrain",
     minimum_interval_seconds=sensor_seconds(60),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts the job retrain on enough new rows of feedback, within cooldown and daily cap.",
+    description="Starts the job retrain on enough new rows of feedback, within cooldown and cap.",
 )
 def feedback_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Counts the rows in force that the data read last did not have."""
