@@ -3,6 +3,8 @@
 python -m mlops_assets_tests.bench quality
 """
 
+import time
+
 import numpy as np
 
 from mlops_assets.monitoring.drift.findings import Finding, decide
@@ -30,6 +32,7 @@ FOUND, FOUND_SIZE = 25, 1_000
 WORSE = {
     "failures, 5 points more": ("failed", Worse(failing=0.05)),
     "answers 50% slower": ("latency/p50", Worse(slower=1.5)),
+    "answers twice as slow": ("latency/p50", Worse(slower=2.0)),
     "thumbs up, 10 points fewer": ("rating", Worse(disliking=0.1)),
     "thumbs up, 25 points fewer": ("rating", Worse(disliking=0.25)),
     "corrections, 10 points more": ("corrected", Worse(correcting=0.1)),
@@ -38,9 +41,11 @@ WORSE = {
 
 def quality() -> None:
     """Print the false alarms of one test and of all metrics together, and the power."""
+    started = time.process_time()
     single_tests()
     false_alarms()
     power()
+    print(f"\n{time.process_time() - started:.0f} s of CPU")
 
 
 def single_tests() -> None:

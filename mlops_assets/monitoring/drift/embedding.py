@@ -8,10 +8,9 @@ sides to agree.
 
 The p value is of an exact permutation test of the difference of the mean positions, in which the
 sides are shuffled within each fifth. Every text serves in it, where splitting the sample in two
-halves would leave half of them: of 100 windows of 400 tickets, 30% of them shifted, it finds 92 at
-p < 0.001, and five splits in halves (twice the median p) find 9. A direction by ridge regression
-is linear in the labels, so ten thousand shuffles, each with its own five directions, are one
-product of matrices.
+halves would leave half of them and finds less (the benchmark `embeddings` prints both). A
+direction by ridge regression is linear in the labels, so ten thousand shuffles, each with its own
+five directions, are one product of matrices.
 """
 
 import math
