@@ -162,7 +162,7 @@ def _label(
 
     ``drawn`` has the release that answered, by draw and request."""
     if not isinstance(fields, dict) or not {"draw", "request", "label"} <= fields.keys():
-        raise ValueError("it has no draw, request and label")
+        raise ValueError("it is no JSON object with draw, request and label")
     draw, request = str(fields["draw"]), str(fields["request"])
     if draw not in drawn:
         raise ValueError(f"there was no draw {draw!r}")
