@@ -36,6 +36,9 @@ class RequestRecord(PredictionRecord):
     """Name of the API key; never the key."""
     user: str = ""
     """SHA-256 of tenant and user as the caller names them: 64 hex digits."""
+    user_named: bool = True
+    """Whether the caller named a user; where not, ``user`` is made of the key alone, and nobody
+    knows how many people are behind it."""
     feature: str = ""
     prompt: str = ""
     """Digest of the system prompt that was put before the messages."""

@@ -5,34 +5,32 @@ python -m mlops_assets_tests.bench drift
 
 import os
 import tempfile
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from scipy.stats import binomtest
 
 from mlops_assets.artifacts import ArtifactStore
-from mlops_assets.monitoring.drift import distances
 from mlops_assets.monitoring.drift.findings import DRIFT
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets_tests.bench_drift_speed import speed
+from mlops_assets_tests.bench_drift_users import one_column, whole_verdicts
 from mlops_assets_tests.drift_windows import Drawn, World, banking77, tickets
 
 SPEC = DriftSpec()
 WINDOWS, SIZES = 1_000, (100, 200, 1_000, 10_000)
 POWER_WINDOWS, POWER_SIZES, SHARES = 100, (100, 200, 1_000), (0.1, 0.2, 0.3, 0.5)
-CROWDS, CROWD_WINDOWS, COLUMNS = (20, 50, 100, 200, 1_000), 200, 12
 
 
 def drift() -> None:
     """Print the times and verdicts beside Evidently's, the false alarms and the power."""
-    crowds()
+    one_column()
     with tempfile.TemporaryDirectory() as folder:
         speed(Path(folder))
         store = ArtifactStore(Path(folder) / "embeddings")
         world = tickets(20_000, 40_000, 20_000).with_meanings(store)
         alarms("the shipped generator", world, 5_000)
         power(world, 5_000)
+        whole_verdicts(world, 5_000)
         if directory := os.environ.get("BANKING77_DIR"):
             alarms("Banking77", banking77(Path(directory)).with_meanings(store), 3_000)
 
@@ -49,33 +47,6 @@ def alarms(name: str, world: World, rows: int) -> None:
     for size, count in found.items():
         ends = binomtest(count, WINDOWS).proportion_ci(method="wilson")
         print(f"| {size:,} | {count / WINDOWS:.1%} | {ends.low:.1%} to {ends.high:.1%} |")
-
-
-def crowds() -> None:
-    """The share of windows of 1,000 records in which a class column alarms where nothing changed
-    but who asked: users who keep to one of four classes, with all or half of their requests."""
-    print("\nFalse alarms of one column of four classes, by the users of 1,000 records\n")
-    print(f"| keeps to one class | {' | '.join(f'{users:,}' for users in CROWDS)} |")
-    print("|---" * (len(CROWDS) + 1) + "|")
-    for loyal in (1.0, 0.5):
-        alarmed = [_crowd_alarms(users, loyal) for users in CROWDS]
-        print(f"| {loyal:.0%} | {' | '.join(f'{share:.1%}' for share in alarmed)} |")
-
-
-def _crowd_alarms(users: int, loyal: float) -> float:
-    hits = 0
-    for seed in range(CROWD_WINDOWS):
-        dice = np.random.default_rng(seed)
-        sides = _asked(1_000, 5, loyal, dice), _asked(users, 1_000 // users, loyal, dice)
-        effect, p = distances.compare(*sides, seed)
-        hits += effect >= SPEC.min_effect and p < SPEC.alpha / COLUMNS
-    return hits / CROWD_WINDOWS
-
-
-def _asked(users: int, each: int, loyal: float, dice: np.random.Generator) -> Counter[str]:
-    own = np.repeat(dice.integers(4, size=users), each)
-    kept = dice.random(len(own)) < loyal
-    return Counter(map(str, np.where(kept, own, dice.integers(4, size=len(own)))))
 
 
 def power(world: World, rows: int) -> None:

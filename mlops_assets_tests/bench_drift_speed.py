@@ -12,6 +12,7 @@ chi-square takes the reference for the truth and not for a sample: beside a refe
 rows it alarms where nothing has changed.
 """
 
+import hashlib
 import json
 import operator
 import os
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -30,6 +32,7 @@ import pyarrow.parquet as pq
 
 from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.dataset import production
+from mlops_assets.monitoring.drift.design_effect import design_effects
 from mlops_assets.monitoring.drift.features import NUMERIC, Known, column_values
 from mlops_assets.monitoring.drift.findings import decide
 from mlops_assets.monitoring.drift.reference import read_known, read_reference, reference_sample
@@ -43,7 +46,7 @@ from mlops_assets.ref_json import dump_ref, load_ref
 from mlops_assets_tests.drift_windows import TICKET_LABELS, exchange, ticket_rows
 from mlops_assets_tests.production_records import reference_of
 
-RECORDS, SEGMENTS, REFERENCE = 1_000_000, 20, 5_000
+RECORDS, SEGMENTS, REFERENCE, USERS = 1_000_000, 20, 5_000, 100_000
 SPEC = DriftSpec()
 SCENARIOS = {"no drift": 0.0, "2% shifted": 0.02, "4% shifted": 0.04, "all shifted": 1.0}
 """Share of the records that come from the shifted mix that we ship."""
@@ -97,10 +100,16 @@ def _write_sample(folder: Path, sample: str, known: Known) -> None:
     types = [(c.name, pa.float64() if c.kind == NUMERIC else pa.string()) for c in known.columns]
     with pq.ParquetWriter(folder / "columns.parquet", schema := pa.schema(types)) as writer:
         for number in range(SEGMENTS):
-            segment = list(islice(lines, RECORDS // SEGMENTS))
+            segment = [_of_user(line) for line in islice(lines, RECORDS // SEGMENTS)]
             (folder / f"segment-{number:03}.jsonl").write_text("\n".join(segment) + "\n")
             values = column_values([exchange(json.loads(line)) for line in segment], known)
             writer.write_table(pa.table({n: list(v) for n, v in values.items()}, schema=schema))
+
+
+def _of_user(line: str) -> str:
+    """The line with one of ``USERS``, who ask at random."""
+    user = hashlib.sha256(str(zlib.crc32(line.encode()) % USERS).encode()).hexdigest()
+    return f'{line[:-1]}, "user": "{user}"}}'
 
 
 def _measured(step: str, folder: Path, *more: str) -> Any:
@@ -143,8 +152,10 @@ def verdict_of_log(folder: Path) -> str:
     """The verdict on the whole log, whose parts were sketched."""
     store, reference = ArtifactStore(folder / "store"), _reference(folder)
     directory = store.path(reference.artifact)
-    current = sketch_log(store, _log(folder), reference, SPEC).sketches
-    found = compare(read_known(directory).columns, read_reference(directory), current, SPEC)
+    log, columns = sketch_log(store, _log(folder), reference, SPEC), read_known(directory).columns
+    rows = reference_sample(directory, reference.rows)
+    design = design_effects(columns, rows, log.drawn, log.users)
+    found = compare(columns, read_reference(directory), log.sketches, SPEC, design)
     return decide(found, SPEC.alpha).verdict
 
 

@@ -100,7 +100,7 @@ class World:
         left = order[rows:] if self.train is self.production else np.arange(len(self.production))
         frequency = self.train.frequency(order[:rows])
         values = self.train.take(order[:rows], frequency, own=1)
-        return Drawn(self, sketch(self.known.columns, values), frequency, left, dice)
+        return Drawn(self, values, sketch(self.known.columns, values), frequency, left, dice)
 
     def with_meanings(self, store: ArtifactStore) -> "World":
         """The same with the embeddings of some of the texts, by the installed encoder.
@@ -160,6 +160,8 @@ class Drawn:
     """A reference, and rows to draw windows from."""
 
     world: World
+    values: Mapping[str, list[Any]]
+    """The reference's columns."""
     reference: Sketches
     frequency: np.ndarray
     """In how many texts of the reference each word stands."""

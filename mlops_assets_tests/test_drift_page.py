@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def report_of(findings: Sequence[Finding], **changes: Any) -> dict[str, Any]:
         "columns": {each.name: as_json(each, verdict) for each in findings},
         "spec": DriftSpec().model_dump(mode="json"),
         "records": 900,
+        "users": {"named": 20, "unnamed_requests": 1_000},
         "reference_rows": 5_000,
         "release": "",
         "versions": {"dataset_hash": "abc"},
@@ -108,6 +109,16 @@ def test_a_command_in_a_reason_looks_like_one() -> None:
 def test_the_picture_of_every_kind_of_report(tmp_path: Path, findings: list[Finding]) -> None:
     drift_page.write_plot(tmp_path / "effects.png", report_of(findings))
     assert (tmp_path / "effects.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_says_as_how_many_the_requests_of_few_users_count() -> None:
+    few = replace(CALM[0], effective_n=20), replace(CALM[1], effective_n=900)
+    page = drift_page.render(report_of(few), "")
+    assert "900 answered requests of production (20 users; 1,000 requests name none)" in page
+    assert page.count("users repeat themselves: 900 count as 20<") == 1
+    assert "None of 2 columns drifted; 900 requests of few users count as 20 in words." in page
+    rows = [row["rows"] for row in drift_page.column_rows(report_of(few))]
+    assert rows == ["5,000/900 (count as 20)", "5,000/900"]
 
 
 def test_what_changed_as_text() -> None:

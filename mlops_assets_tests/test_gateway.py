@@ -68,6 +68,7 @@ def test_a_plain_answer(
     assert (record["tokens_in"], record["tokens_out"]) == (7, 5)
     assert record["finish"] == "stop"
     assert len(record["user"]) == 64
+    assert record["user_named"]
     assert "kim" not in str(record)
 
 
@@ -84,6 +85,7 @@ def test_slices_are_logged_where_the_settings_name_them(
     assert "metadata" not in engine.asked[-1].body
     client.chat.completions.create(model=MODEL, messages=QUESTION)
     assert gateway.records[-1]["slices"] == {}
+    assert not gateway.records[-1]["user_named"]
 
 
 def test_a_streamed_answer_ends_in_the_log(

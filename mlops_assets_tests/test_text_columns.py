@@ -11,15 +11,18 @@ from mlops_assets.artifacts import LineageError
 from mlops_assets.home import Home
 from mlops_assets.monitoring.drift import verdict
 from mlops_assets.monitoring.drift.findings import DRIFT, NO_DRIFT, NO_VERDICT
+from mlops_assets.monitoring.drift.sketches import rank_of
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.text_columns import NO_ENCODER
-from mlops_assets.refs import PredictionRecord, Row
+from mlops_assets.refs import Row
+from mlops_assets.request_record import RequestRecord
 from mlops_assets_tests.production_records import make_log, reference_of
 from mlops_assets_tests.small_encoder import make_encoder
 
 WORDS = ["where", "is", "my", "parcel", "printer", "paper", "jam", "refund", "please", "thanks"]
 OLD = ("where is my parcel", "refund please", "my parcel is where", "thanks refund parcel")
 NEW = ("paper jam printer", "printer jam please", "my printer is paper jam")
+USERS = [f"{number:02}" * 32 for number in range(60)]
 SECRETS = ("jo.doe@example.com", "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00")
 
 
@@ -54,7 +57,15 @@ def report_on(
         )
     ]
     records = [
-        PredictionRecord(f"p{n}", "2026-07-01", "simulated", ({"role": "user", "content": a},), b)
+        RequestRecord(
+            f"p{n}",
+            "2026-07-01",
+            "simulated",
+            ({"role": "user", "content": a},),
+            b,
+            user=USERS[n % len(USERS)],
+            status=200,
+        )
         for n, (a, b) in enumerate(zip(asked, answered, strict=True))
     ]
     log = make_log(home.store, home.root, records)
@@ -94,7 +105,8 @@ def test_without_an_encoder_the_columns_are_left_out_and_the_report_says_so(
     for name in ("request_embedding", "answer_embedding"):
         assert report["columns"][name]["left_out"] == NO_ENCODER
         assert report["columns"][name]["effect"] is None
-    assert f"Left out: {NO_ENCODER}" in (directory / verdict.PAGE).read_text()
+    shown = NO_ENCODER.replace("`encoder`", "<code>encoder</code>")
+    assert f"Left out: {shown}" in (directory / verdict.PAGE).read_text()
 
 
 def test_too_few_records_are_not_encoded(home: Home, encoder: Path) -> None:
@@ -114,9 +126,11 @@ def test_nothing_personal_stands_in_what_people_see(home: Home, encoder: Path) -
     asked = [f"{text} {SECRETS[number % 3]}" for number, text in enumerate(texts(NEW, 220))]
     report, directory = report_on(home, asked, asked, encoder=str(encoder))
     assert report["changes"]["texts"]["request_embedding"]["production"]
+    assert report["users"] == {"named": len(USERS), "unnamed_requests": 0}
     for name in (verdict.REPORT, verdict.PAGE, verdict.DISTRIBUTIONS):
         content = (directory / name).read_text()
-        assert {secret: secret in content for secret in SECRETS} == dict.fromkeys(SECRETS, False)
+        personal = [*SECRETS, *USERS, *(str(int.from_bytes(rank_of(each, 7))) for each in USERS)]
+        assert [each for each in personal if each in content] == []
 
 
 def test_a_report_says_the_same_wherever_its_encoder_lies(

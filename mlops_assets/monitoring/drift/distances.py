@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.monitoring.drift.design_effect import effective
 from mlops_assets.monitoring.drift.sketches import Sketch, rank_error, size
 
 if TYPE_CHECKING:
@@ -28,13 +29,18 @@ PSI_BINS = 10
 PSI_FLOOR = 1e-4  # share that an empty bin is given, so that the logarithm exists
 
 
-def compare(reference: Sketch, current: Sketch, seed: int) -> tuple[float, float]:
-    """The distance of two sketches of one column and its p value; NaN where one is empty."""
+def compare(
+    reference: Sketch, current: Sketch, seed: int, design_effect: float = 1.0
+) -> tuple[float, float]:
+    """The distance of two sketches of one column and its p value; NaN where one is empty.
+
+    The p value counts so many of the current values as one (``design_effect``).
+    """
     if not size(reference) or not size(current):
         return math.nan, math.nan
     if isinstance(reference, Counter) and isinstance(current, Counter):
-        return _compare_classes(reference, current, seed)
-    return _compare_numbers(reference, current)
+        return _compare_classes(reference, current, seed, design_effect)
+    return _compare_numbers(reference, current, design_effect)
 
 
 def psi(reference: Sketch, current: Sketch) -> float:
@@ -56,7 +62,7 @@ def _psi_of_numbers(reference: "kll_doubles_sketch", current: "kll_doubles_sketc
 
 
 def _compare_numbers(
-    reference: "kll_doubles_sketch", current: "kll_doubles_sketch"
+    reference: "kll_doubles_sketch", current: "kll_doubles_sketch", design_effect: float
 ) -> tuple[float, float]:
     """Kolmogorov-Smirnov distance and its asymptotic p value.
 
@@ -80,10 +86,10 @@ def _compare_numbers(
         for inclusive in (True, False)
     )
     certain = max(0.0, effect - rank_error(reference) - rank_error(current))
-    return effect, _kolmogorov_p(certain, int(reference.n), int(current.n))
+    return effect, _kolmogorov_p(certain, reference.n, current.n / design_effect)
 
 
-def _kolmogorov_p(distance: float, n: int, m: int) -> float:
+def _kolmogorov_p(distance: float, n: float, m: float) -> float:
     """Two-sided p of the limiting distribution, with Stephens' correction (1970) for few values.
 
     Values that are equal make it larger than it is.
@@ -95,7 +101,7 @@ def _kolmogorov_p(distance: float, n: int, m: int) -> float:
 
 
 def _compare_classes(
-    reference: Counter[str], current: Counter[str], seed: int
+    reference: Counter[str], current: Counter[str], seed: int, design_effect: float
 ) -> tuple[float, float]:
     """Total variation distance and its permutation p value, at least 1e-4.
 
@@ -105,19 +111,33 @@ def _compare_classes(
     import numpy as np
 
     names = sorted(reference | current)
-    drawn = np.array([current[name] for name in names])
-    pooled = drawn + np.array([reference[name] for name in names])
-    observed = float(_total_variation(drawn[None, :], pooled)[0])
+    before, now = (np.array([side[name] for name in names]) for side in (reference, current))
+    observed = float(_total_variation(now[None, :], before + now)[0])
+    drawn = _thinned(now, effective(current.total(), design_effect))
+    pooled = before + drawn
     rng, done, as_far = np.random.default_rng(seed), 0, 0
     for batch in BATCHES:
         shuffled = rng.multivariate_hypergeometric(
-            pooled, current.total(), size=batch, method="marginals"
+            pooled, drawn.sum(), size=batch, method="marginals"
         )
         far = np.flatnonzero(_total_variation(shuffled, pooled) >= observed - 1e-12)
         if as_far + len(far) >= ENOUGH:
             return observed, ENOUGH / (done + int(far[ENOUGH - as_far - 1]) + 1)
         done, as_far = done + batch, as_far + len(far)
     return observed, (1 + as_far) / (1 + PERMUTATIONS)
+
+
+def _thinned(counts: Any, total: int) -> Any:
+    """Counts in the same proportions that add up to ``total``, by the largest remainders."""
+    import numpy as np
+
+    if total == counts.sum():
+        return counts
+    shares = counts * (total / counts.sum())
+    thinned = shares.astype(np.int64)
+    largest = np.argsort(thinned - shares, kind="stable")
+    thinned[largest[: total - thinned.sum()]] += 1
+    return thinned
 
 
 def _total_variation(drawn: Any, pooled: Any) -> Any:

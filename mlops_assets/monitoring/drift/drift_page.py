@@ -113,7 +113,7 @@ def column_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
             "effect": shown(each["effect"]),
             "threshold": shown(each["min_effect"]),
             "p corrected": shown(each["p_corrected"]),
-            "rows": f"{each['reference_n']:,}/{each['current_n']:,}",
+            "rows": f"{each['reference_n']:,}/{each['current_n']:,}{counted(each)}",
         }
         for each in _findings(report)
         if not each["left_out"]
@@ -127,6 +127,12 @@ def left_out_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
         for each in report["columns"].values()
         if each["left_out"]
     ]
+
+
+def counted(found: Mapping[str, Any]) -> str:
+    """As how many the requests of few users count, in brackets; empty where each counts."""
+    effective, n = found["effective_n"], found["current_n"]
+    return f" (count as {effective:,})" if effective is not None and effective < n else ""
 
 
 def largest(columns: Iterable[Mapping[str, Any]]) -> float:

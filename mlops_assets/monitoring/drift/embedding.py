@@ -17,11 +17,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlops_assets.monitoring.drift.design_effect import UNCLUSTERED, clustering, effective
 from mlops_assets.monitoring.drift.findings import DATA, Finding
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from mlops_assets.monitoring.drift.design_effect import Codes
 
     Vectors = NDArray[np.float32]
 
@@ -44,14 +47,16 @@ class Separation:
     """Position of each text along the direction, which was learned without it."""
     current: "Vectors"
     """The same of production: the higher, the less the reference resembles it."""
+    design_effect: float = UNCLUSTERED
+    """How many of production's texts count as one, because few users wrote them."""
 
     @classmethod
     def unknown(cls, reference: int, current: int) -> "Separation":
         """Of so many texts of each side that could not be compared."""
         import numpy as np
 
-        nowhere = [np.full(count, np.nan, np.float32) for count in (reference, current)]
-        return cls(math.nan, math.nan, *nowhere)
+        before, now = (np.full(count, np.nan, np.float32) for count in (reference, current))
+        return cls(math.nan, math.nan, before, now)
 
 
 def embedding_finding(
@@ -61,9 +66,10 @@ def embedding_finding(
     seed: int,
     min_effect: float = 0.1,
     layer: str = DATA,
+    users: "Codes | None" = None,
 ) -> Finding:
     """The finding on one text column, of embeddings as (texts, dimensions)."""
-    return as_finding(name, separate(reference, current, seed), min_effect, layer)
+    return as_finding(name, separate(reference, current, seed, users), min_effect, layer)
 
 
 def as_finding(name: str, apart: Separation, min_effect: float, layer: str) -> Finding:
@@ -78,16 +84,21 @@ def as_finding(name: str, apart: Separation, min_effect: float, layer: str) -> F
         reference_n=len(apart.reference),
         current_n=len(apart.current),
         detail="meaning, by sentence embeddings",
+        effective_n=effective(len(apart.current), apart.design_effect),
     )
 
 
-def separate(reference: "Vectors", current: "Vectors", seed: int) -> Separation:
+def separate(
+    reference: "Vectors", current: "Vectors", seed: int, users: "Codes | None" = None
+) -> Separation:
     """Tell two samples apart; arrays are (texts, dimensions), of one encoder.
 
-    The same arrays and seed give the same result. A side without texts, or a value that is not
-    finite, gives NaN.
+    ``users`` are numbers that stand for who wrote each current text; None where each has a user of
+    its own. The same arrays and seed give the same result. A side without texts, or a value that is
+    not finite, gives NaN.
     """
     import numpy as np
+    import pyarrow as pa
     from scipy.stats import ks_2samp
 
     if not len(reference) or not len(current) or not _finite(reference, current):
@@ -95,13 +106,17 @@ def separate(reference: "Vectors", current: "Vectors", seed: int) -> Separation:
     vectors = np.concatenate([reference, current]).astype(np.float32)
     sides = np.repeat(np.array([0, 1], np.float32), [len(reference), len(current)])
     random = np.random.default_rng(seed)
-    folds = np.concatenate([_folds(len(reference), random), _folds(len(current), random)])
+    writers = np.arange(len(current)) if users is None else users
+    folds = np.concatenate([_folds(len(reference), random), _folds_of_users(writers, random)])
     operator = _held_out(vectors - vectors.mean(0), folds)
     labels = sides - sides.mean()
     positions = operator @ labels
     before, now = positions[sides == 0], positions[sides == 1]
     effect = float(ks_2samp(before, now, method="asymp").statistic)
-    return Separation(effect, _permutation_p(operator, labels, folds, random), before, now)
+    design_effect = clustering(writers, pa.array(now), pa.array(before))
+    widening = (1 / len(before) + design_effect / len(now)) / (1 / len(before) + 1 / len(now))
+    p = _permutation_p(operator, labels, folds, random, widening)
+    return Separation(effect, p, before, now, design_effect)
 
 
 def _finite(*sides: "Vectors") -> bool:
@@ -114,6 +129,21 @@ def _folds(count: int, random: "np.random.Generator") -> "NDArray[np.int64]":
     import numpy as np
 
     return random.permutation(np.arange(count) % FOLDS)
+
+
+def _folds_of_users(users: "Codes", random: "np.random.Generator") -> "NDArray[np.int64]":
+    """Folds as equal as may be in which no user stands twice: a direction that was learned on
+    what somebody wrote tells that person apart, whatever the world does."""
+    import numpy as np
+
+    each, wrote = np.unique(users, return_counts=True)
+    if len(each) == len(users):
+        return _folds(len(users), random)
+    fold_of, filled = {}, [0] * FOLDS
+    for at in sorted(random.permutation(len(each)), key=lambda at: -wrote[at]):
+        fold_of[each[at]] = emptiest = filled.index(min(filled))
+        filled[emptiest] += wrote[at]
+    return np.array([fold_of[user] for user in users], np.int64)
 
 
 def _held_out(vectors: "Vectors", folds: "NDArray[np.int64]") -> "Vectors":
@@ -143,18 +173,27 @@ def _permutation_p(
     labels: "Vectors",
     folds: "NDArray[np.int64]",
     random: "np.random.Generator",
+    widening: float,
 ) -> float:
     """p value of the difference of the mean positions of both sides.
 
-    Shuffles stop early when enough of them lie as far apart, which keeps the p value right
-    (Besag and Clifford 1991).
+    What was observed counts as so many times nearer to what shuffling gives on average. Shuffles
+    stop early when enough of them lie as far apart, which keeps the p value right (Besag and
+    Clifford 1991).
     """
     import numpy as np
 
+    members = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     observed = float(labels @ operator @ labels)
+    if widening > 1:
+        means = np.empty_like(labels)
+        for rows in members:
+            means[rows] = labels[rows].mean()
+        # Texts of one fold have no part in each other's positions: these are exact.
+        expected = float(means @ operator @ means)
+        observed = expected + (observed - expected) / widening
     # What shuffling cannot change is as far apart, however single precision rounds the sums.
     least = observed - 1e-6 * float(abs(labels) @ abs(operator) @ abs(labels))
-    members = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     seen = as_far = 0
     while seen < PERMUTATIONS:
         block = min(BLOCK, PERMUTATIONS - seen)

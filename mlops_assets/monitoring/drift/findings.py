@@ -8,6 +8,7 @@ of no consequence in a million records, and a distance alone is mostly noise in 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from mlops_assets.multiple_tests import holm
@@ -45,6 +46,9 @@ class Finding:
     left_out: str = ""
     """Why the finding takes no part in the verdict, such as ``12 labels, 50 are needed``. It must
     not depend on what was found, or the correction is no longer right."""
+    effective_n: int | None = None
+    """How many requests, each of another user, production's count as; None where that plays no
+    part."""
 
     @property
     def counts(self) -> bool:
@@ -84,6 +88,15 @@ def too_few(found: int, needed: int, what: str = "records") -> str:
     return f"{found:,} {what}, {needed:,} are needed" if found < needed else ""
 
 
+def few_users(findings: Sequence[Finding]) -> str:
+    """As how many requests those of few users count, where it is fewest; empty from half on."""
+    counted = [(each.effective_n, each) for each in findings if each.effective_n is not None]
+    fewest, where = min(counted, key=itemgetter(0), default=(0, None))
+    if where is None or fewest > where.current_n / 2:
+        return ""
+    return f"; {where.current_n:,} requests of few users count as {fewest:,} in {where.name}"
+
+
 def decide(findings: Sequence[Finding], alpha: float) -> Verdict:
     """The verdict of each layer and over all. Too few records or a missing value give none.
 
@@ -106,7 +119,7 @@ def decide(findings: Sequence[Finding], alpha: float) -> Verdict:
         layer: _of_layer([finding for finding in findings if finding.layer == layer], drifted)
         for layer in LAYERS
     }
-    return _overall(layers, by_name)
+    return _overall(layers, by_name, few_users(counting))
 
 
 def as_json(finding: Finding, verdict: Verdict, **more: Any) -> dict[str, Any]:
@@ -130,10 +143,13 @@ def _of_layer(findings: Sequence[Finding], drifted: Sequence[str]) -> LayerVerdi
     if names:
         reason = f"{len(names)} of {_columns(len(counting))} drifted"
         return LayerVerdict(DRIFT, reason, names)
-    return LayerVerdict(NO_DRIFT, f"none of {_columns(len(counting))} drifted")
+    reason = f"none of {_columns(len(counting))} drifted{few_users(counting)}"
+    return LayerVerdict(NO_DRIFT, reason)
 
 
-def _overall(layers: Mapping[str, LayerVerdict], corrected: Mapping[str, float]) -> Verdict:
+def _overall(
+    layers: Mapping[str, LayerVerdict], corrected: Mapping[str, float], few: str
+) -> Verdict:
     drifted = tuple(name for layer in layers.values() for name in layer.columns)
     if drifted:
         where = [name for name, layer in layers.items() if layer.verdict == DRIFT]
@@ -143,7 +159,7 @@ def _overall(layers: Mapping[str, LayerVerdict], corrected: Mapping[str, float])
     if without:
         reasons = dict.fromkeys(layers[name].reason for name in without)
         return Verdict(NO_VERDICT, "; ".join(reasons), (), layers, corrected)
-    reason = f"none of {_columns(len(corrected))} drifted"
+    reason = f"none of {_columns(len(corrected))} drifted{few}"
     return Verdict(NO_DRIFT, reason, (), layers, corrected)
 
 

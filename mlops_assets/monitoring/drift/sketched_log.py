@@ -10,6 +10,7 @@ release's answers are no news of this one; those of a ``simulated`` release alwa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ import orjson
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
+from mlops_assets.monitoring.drift.design_effect import Users, add, count, numbered
 from mlops_assets.monitoring.drift.features import (
+    NUMERIC,
     Exchange,
     Known,
+    Values,
     column_values,
     detector_version,
     request_text,
@@ -35,6 +39,7 @@ from mlops_assets.monitoring.drift.sketches import (
     sketch,
     smallest,
     write_sketches,
+    write_table,
 )
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.log.window import PartRows, newest, read
@@ -44,7 +49,8 @@ from mlops_assets.request_record import SIMULATED
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = ("id", "release", "answered", "messages", "output", "slices")
+COLUMNS = ("id", "release", "answered", "user", "user_named", "messages", "output", "slices")
+USERS = "users.arrow"
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class SketchedLog:
     parts: Sequence[Sequence[PartRows]]
     """The rows of each part."""
     drawn: "pa.Table"
-    """A seeded sample of the records: ``rank``, ``row`` within those of the part, ``part``."""
+    """A seeded sample of the records: ``rank``, ``row`` within those of the part, ``part``,
+    ``user``, and a value of each column."""
+    users: Users
     records: int
 
 
@@ -78,29 +86,36 @@ def sketch_log(
         table.append_column("part", pa.array([index] * len(table), pa.int64()))
         for index, table in enumerate(read_table(path / DRAWN) for path in directories)
     ]
-    none = draw([], 0, 0).append_column("part", pa.array([], pa.int64()))
+    none = _draw([], column_values([], known), pa.array([], pa.uint64()), known, spec)
+    none = none.append_column("part", pa.array([], pa.int64()))
+    users = [
+        Users(read_table(path / USERS), artifact.summary["unnamed"])
+        for path, artifact in zip(directories, made, strict=True)
+    ]
     return SketchedLog(
         merge([nothing, *map(read_sketches, directories)]),
         parts,
         smallest(pa.concat_tables([none, *drawn]), spec.sample_rows),
+        add(users),
         sum(artifact.summary["records"] for artifact in made),
     )
 
 
 def log_sample(store: ArtifactStore, log: SketchedLog, reference: DriftReferenceRef) -> "pa.Table":
-    """The drawn records as ``reference_sample`` has its rows."""
+    """The drawn records as ``reference_sample`` has its rows, with the ``user`` of each."""
+    import pyarrow.compute as pc
 
     known = read_known(store.path(reference.artifact))
-    chosen: dict[int, list[int]] = {}
-    for row in log.drawn.to_pylist():
-        chosen.setdefault(row["part"], []).append(row["row"])
+    drawn = log.drawn.take(pc.sort_indices(log.drawn["part"]))  # stable
+    rows = zip(drawn["part"].to_pylist(), drawn["row"].to_pylist(), strict=True)
     tables = [
-        _records(store, log.parts[part], reference.release).take(rows)
-        for part, rows in sorted(chosen.items())
+        _records(store, log.parts[part], reference.release).take([row for _, row in chosen])
+        for part, chosen in groupby(rows, key=itemgetter(0))
     ]
     found = [record for table in tables for record in _exchanges(table)]
     ids = [each for table in tables for each in table["id"].to_pylist()]
-    return rows_table(ids, found, column_values(found, known))
+    sample = rows_table(ids, found, column_values(found, known))
+    return sample.append_column("user", drawn["user"])
 
 
 def _sketched(
@@ -126,12 +141,32 @@ def _sketched(
     def produce(directory: Path) -> dict[str, Any]:
         records = _records(store, rows, reference.release)
         values = column_values(_exchanges(records), known)
-        drawn = draw(records["id"].to_pylist(), spec.sample_rows, spec.seed)
+        asked = numbered(_users(records), spec.seed)
+        drawn = _draw(records["id"].to_pylist(), values, asked, known, spec)
         write_sketches(directory, sketch(known.columns, values), drawn)
-        return {"records": len(records)}
+        write_table(directory / USERS, (users := count(asked)).counts)
+        return {"records": len(records), "unnamed": users.unnamed}
 
     # A line of the log for each of a hundred parts that were found would be noise.
     return store.find(recipe.kind, recipe.key) or store.build(recipe, produce)
+
+
+def _draw(
+    ids: Sequence[str], values: Values, users: "pa.Array", known: Known, spec: DriftSpec
+) -> "pa.Table":
+    """A seeded sample of records, with the user and the values of each."""
+    import pyarrow as pa
+
+    drawn = draw(ids, spec.sample_rows, spec.seed)
+    columns = {
+        column.name: pa.array(
+            values[column.name], pa.float64() if column.kind == NUMERIC else pa.string()
+        )
+        for column in known.columns
+    }
+    for name, given in {"user": users, **columns}.items():
+        drawn = drawn.append_column(name, given.take(drawn["row"]))
+    return drawn
 
 
 def _records(store: ArtifactStore, rows: Sequence[PartRows], release: str) -> "pa.Table":
@@ -143,6 +178,17 @@ def _records(store: ArtifactStore, rows: Sequence[PartRows], release: str) -> "p
     if not release:
         return table
     return table.filter(pc.is_in(table["release"], pa.array([release, SIMULATED])))
+
+
+def _users(records: "pa.Table") -> "pa.ChunkedArray":
+    """Who asked, by the hash that the log holds; null where the caller named nobody."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pc.not_equal(records["user"], "")
+    if "user_named" in records.column_names:  # not in parts that outlived an older log
+        known = pc.and_(known, records["user_named"])
+    return pc.if_else(known, records["user"], pa.scalar(None, pa.string()))
 
 
 def _exchanges(records: "pa.Table") -> list[Exchange]:

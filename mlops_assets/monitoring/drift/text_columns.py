@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.artifacts import ArtifactStore
+from mlops_assets.monitoring.drift.design_effect import clusters
 from mlops_assets.monitoring.drift.embedding import Separation, as_finding, separate
 from mlops_assets.monitoring.drift.findings import DATA, PREDICTION, Finding, too_few
 from mlops_assets.monitoring.drift.sketches import rank_of
@@ -48,7 +49,8 @@ def compare_texts(
     records: int,
     spec: DriftSpec,
 ) -> TextDrift:
-    """Compare the texts of two samples, tables with ``id``, ``text`` and ``answer``.
+    """Compare the texts of two samples, tables with ``id``, ``text`` and ``answer``, production's
+    with ``user`` too.
 
     ``encoder`` is the directory of one. ``labels`` are the classes of each field of the answers,
     none where they are free text. ``records`` are those of the smaller side, of which the samples
@@ -57,7 +59,8 @@ def compare_texts(
     found = TextDrift()
     embeddings = TextEmbeddings(store, encoder) if encoder else None
     for name, layer, source in (REQUESTS,) if labels else (REQUESTS, ANSWERS):
-        sides = [_texts(sample, source, spec) for sample in (reference, current)]
+        drawn = [_drawn(sample, source, spec) for sample in (reference, current)]
+        sides = [sample[source].to_pylist() for sample in drawn]
         left_out = too_few(records, spec.min_records) or too_few(
             min(map(len, sides)), min(spec.min_records, spec.embedding_rows), "texts"
         )
@@ -65,7 +68,8 @@ def compare_texts(
             left_out = left_out or NO_ENCODER
             apart = Separation.unknown(*map(len, sides))
         else:
-            apart = separate(embeddings.of(sides[0]), embeddings.of(sides[1]), spec.seed)
+            before, now = map(embeddings.of, sides)
+            apart = separate(before, now, spec.seed, clusters(drawn[1]["user"]))
             found.farthest[name] = {
                 "production": _farthest(sides[1], apart.current),
                 "reference": _farthest(sides[0], -apart.reference),
@@ -75,11 +79,17 @@ def compare_texts(
     return found
 
 
-def _texts(sample: "pa.Table", source: str, spec: DriftSpec) -> list[str]:
-    """The texts that are encoded, drawn by the seed; one without a word has no meaning."""
+def _drawn(sample: "pa.Table", source: str, spec: DriftSpec) -> "pa.Table":
+    """The rows whose texts are encoded, drawn by the seed; one without a word has no meaning."""
+    import pyarrow as pa
+
     rows = zip(sample["id"].to_pylist(), sample[source].to_pylist(), strict=True)
-    drawn = sorted((rank_of(each, spec.seed), text) for each, text in rows if text.strip())
-    return [text for _, text in drawn[: spec.embedding_rows]]
+    drawn = sorted(
+        (rank_of(each, spec.seed), text, row)
+        for row, (each, text) in enumerate(rows)
+        if text.strip()
+    )
+    return sample.take(pa.array([row for *_, row in drawn[: spec.embedding_rows]], pa.int64()))
 
 
 def _farthest(texts: Sequence[str], positions: "NDArray[np.float32]") -> list[str]:

@@ -15,6 +15,7 @@ from mlops_assets.artifacts import Artifact, ArtifactStore, Recipe
 from mlops_assets.code_digest import code_digest
 from mlops_assets.monitoring.drift import distances
 from mlops_assets.monitoring.drift.changes import Sides, describe, find_changes
+from mlops_assets.monitoring.drift.design_effect import UNCLUSTERED, design_effects, effective
 from mlops_assets.monitoring.drift.drift_page import write_page, write_plot
 from mlops_assets.monitoring.drift.evidently_page import write_evidently
 from mlops_assets.monitoring.drift.features import ABSENT, RATE, Column
@@ -81,11 +82,17 @@ def report_drift(
 
 
 def compare(
-    columns: Sequence[Column], reference: Sketches, current: Sketches, spec: DriftSpec
+    columns: Sequence[Column],
+    reference: Sketches,
+    current: Sketches,
+    spec: DriftSpec,
+    design: Mapping[str, float] | None = None,
 ) -> list[Finding]:
-    """A finding for each column."""
+    """A finding for each column; ``design`` holds design effects, 1 where it does not."""
+    effects = dict.fromkeys(reference, UNCLUSTERED) | dict(design or {})
     return [
-        _compare(column, reference[column.name], current[column.name], spec) for column in columns
+        _compare(column, reference[column.name], current[column.name], spec, effects[column.name])
+        for column in columns
     ]
 
 
@@ -125,11 +132,14 @@ def _report(
     sketched = sketch_log(store, log, reference, spec)
     now, fewest = sketched.sketches, min(sketched.records, reference.rows)
     sides = reference_sample(folder, spec.sample_rows), log_sample(store, sketched, reference)
+    rows = reference_sample(folder, reference.rows)
+    design = design_effects(known.columns, rows, sketched.drawn, sketched.users)
     texts = compare_texts(store, *sides, encoder, known.labels, fewest, spec)
-    findings = [*compare(known.columns, before, now, spec), *texts.findings, *more]
+    findings = [*compare(known.columns, before, now, spec, design), *texts.findings, *more]
     verdict = decide(findings, spec.alpha)
     report = as_report(findings, verdict, spec, population_stability(before, now)) | {
         "records": sketched.records,
+        "users": {"named": len(sketched.users.counts), "unnamed_requests": sketched.users.unnamed},
         "reference_rows": reference.rows,
         "release": reference.release,
         "versions": reference.versions.by_name(),
@@ -145,9 +155,11 @@ def _settings(spec: DriftSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", include=set(DriftSpec.model_fields) - {"encoder"})
 
 
-def _compare(column: Column, reference: Sketch, current: Sketch, spec: DriftSpec) -> Finding:
+def _compare(
+    column: Column, reference: Sketch, current: Sketch, spec: DriftSpec, design_effect: float
+) -> Finding:
     before, now = size(reference), size(current)
-    effect, p = distances.compare(reference, current, spec.seed)
+    effect, p = distances.compare(reference, current, spec.seed, design_effect)
     left_out = too_few(min(before, now), spec.min_records)
     if isinstance(current, Counter) and now and current[ABSENT] == now:
         left_out = "production does not log it"
@@ -162,6 +174,7 @@ def _compare(column: Column, reference: Sketch, current: Sketch, spec: DriftSpec
         current_n=now,
         detail=describe(column, reference, current),
         left_out=left_out,
+        effective_n=effective(now, design_effect),
     )
 
 

@@ -60,6 +60,7 @@ def schema() -> Any:
             ("id", text),
             ("timestamp", pa.timestamp("us", tz="UTC")),
             ("answered", pa.bool_()),
+            ("user_named", pa.bool_()),
             *((name, text) for name in TEXTS),
             *((name, text) for name in ("messages", "output")),
             *((name, mapped) for name in MAPS),

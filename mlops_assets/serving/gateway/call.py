@@ -79,6 +79,7 @@ class Call:
             arm=self.route.arm,
             tenant=self.key.name,
             user=self.user,
+            user_named=bool(self.request.user),
             feature=self.feature,
             prompt=upstream.prompt,
             model=self.request.model,
