@@ -115,7 +115,7 @@ def column_rows(report: Mapping[str, Any]) -> list[dict[str, str | bool]]:
             "p corrected": shown(each["p_corrected"]),
             "rows": f"{each['reference_n']:,}/{each['current_n']:,}{counted(each)}",
         }
-        for each in _findings(report)
+        for each in sorted(_findings(report), key=lambda each: LAYERS.index(each["layer"]))
         if not each["left_out"]
     ]
 
