@@ -104,7 +104,7 @@ def test_the_status_says_what_retrained_last_and_why_nothing_does_now(
     told = " ".join(ended.output.split())
     (run,) = daemon.retrains("drift")
     assert "drift in words (1,000 records) drift: data; no verdict: concept" in told
-    reason = f"drift in words over 1000 records (run {run.run_id[:8]})"
+    reason = f"drift in words over 1,000 records (run {run.run_id[:8]})"
     assert "by drift at 2026-03-02T12:05:" in told
     assert reason in told
     assert "No retraining: cooling down until 2026-03-03 00:05:" in told
