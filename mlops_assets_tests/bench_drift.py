@@ -13,7 +13,7 @@ from mlops_assets.artifacts import ArtifactStore
 from mlops_assets.monitoring.drift.findings import DRIFT
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets_tests.bench_drift_speed import speed
-from mlops_assets_tests.bench_drift_users import one_column, whole_verdicts
+from mlops_assets_tests.bench_drift_users import one_column, shifted_texts, whole_verdicts
 from mlops_assets_tests.drift_windows import Drawn, World, banking77, tickets
 
 SPEC = DriftSpec()
@@ -31,6 +31,7 @@ def drift() -> None:
         alarms("the shipped generator", world, 5_000)
         power(world, 5_000)
         whole_verdicts(world, 5_000)
+        shifted_texts(world)
         if directory := os.environ.get("BANKING77_DIR"):
             alarms("Banking77", banking77(Path(directory)).with_meanings(store), 3_000)
 

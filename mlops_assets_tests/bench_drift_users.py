@@ -21,7 +21,7 @@ from mlops_assets.monitoring.drift.findings import DATA, DRIFT, Finding, decide
 from mlops_assets.monitoring.drift.sketches import sketch
 from mlops_assets.monitoring.drift.spec import DriftSpec
 from mlops_assets.monitoring.drift.verdict import compare
-from mlops_assets_tests.drift_windows import Drawn, World
+from mlops_assets_tests.drift_windows import Drawn, Meanings, World
 
 SPEC, FAMILY = DriftSpec(), 12
 """So many columns share ``alpha``, as in the report on the shipped generator."""
@@ -31,7 +31,7 @@ WINDOWS = 100
 MOVED = 0.3
 """Share of every user's requests that change where drift is to be found."""
 REFERENCE = 5_000
-VERDICT_SIZES, VERDICT_WINDOWS = (200, 1_000), 50
+VERDICT_SIZES, VERDICT_WINDOWS, SHIFTED = (200, 1_000), 50, 20
 OWN = "slice_channel", "predicted_queue"
 """A user of the shipped generator keeps to one of each: a channel, and a queue that answers."""
 
@@ -156,46 +156,63 @@ def _users(asked_by: np.ndarray) -> Users:
 
 
 def whole_verdicts(world: World, rows: int) -> None:
-    """Print the false alarms on the shipped generator and the power, of all columns together and
-    of the embedding alone."""
+    """Print the false alarms on the shipped generator, of all columns together and of the
+    embedding alone."""
     drawn = [world.draw(rows, seed) for seed in range(VERDICT_WINDOWS)]
-    for share in (0.0, MOVED):
-        lines = []
-        for size, loyal in [(size, loyal) for size in VERDICT_SIZES for loyal in LOYALTIES]:
-            windows = [
-                [verdict_alarms(each, users, size, loyal, share) for each in drawn]
-                for users in CROWDS
-                if users <= size
-            ]
-            lines.append((_said(size, loyal), windows))
-        changed = f"{share:.0%} of the records shifted" if share else "nothing changed"
-        for number, name in enumerate(("the whole verdict", "request_embedding alone")):
-            _head(f"{name}, {changed}")
-            for said, windows in lines:
-                _line(said, [_cell([alarms[number] for alarms in each]) for each in windows])
+    lines = []
+    for size, loyal in [(size, loyal) for size in VERDICT_SIZES for loyal in LOYALTIES]:
+        windows = [
+            [verdict_alarms(each, users, size, loyal) for each in drawn]
+            for users in CROWDS
+            if users <= size
+        ]
+        lines.append((_said(size, loyal), windows))
+    for number, name in enumerate(("the whole verdict", "request_embedding alone")):
+        _head(f"{name}, nothing changed")
+        for said, windows in lines:
+            _line(said, [_cell([alarms[number] for alarms in each]) for each in windows])
 
 
-def verdict_alarms(
-    drawn: Drawn, users: int, size: int, loyal: float, share: float
-) -> tuple[Alarms, Alarms]:
+def shifted_texts(world: World) -> None:
+    """Print how often the embedding alone finds a shift of all users."""
+    _head(f"request_embedding alone, {MOVED:.0%} of each user's requests shifted")
+    size = VERDICT_SIZES[-1]
+    for loyal in LOYALTIES:
+        found = [
+            np.mean([text_alarm(world, users, size, loyal, seed) for seed in range(SHIFTED)])
+            for users in CROWDS
+        ]
+        _line(_said(size, loyal), [f"{share:.0%}" for share in found])
+
+
+def verdict_alarms(drawn: Drawn, users: int, size: int, loyal: float) -> tuple[Alarms, Alarms]:
     """One window of all columns, and its embedding alone, of texts that were encoded."""
     world, dice = drawn.world, drawn.dice
-    moved = round(share * size)
+    assert world.meanings is not None
     asked_by = dice.permutation(np.arange(size) % users)
-    shifted = dice.choice(len(world.shifted_texts), moved)
-    calm = _rows_of_users(world, asked_by[moved:], loyal, dice)
-    parts = (
-        world.shifted.take(shifted, drawn.frequency, own=0),
-        world.production.take(calm, drawn.frequency, own=0),
-    )
-    now = {name: [*parts[0][name], *values] for name, values in parts[1].items()}
-    texts = _texts(drawn, asked_by, shifted, calm)
-    found = _findings(drawn, now, asked_by)
+    rows = _rows_of_users(world, asked_by, loyal, dice)
+    asked = dice.permutation(size)[: SPEC.embedding_rows]
+    before = _reference_texts(world.meanings, dice)
+    now = world.meanings.calm[rows[asked]]
+    texts = [_text(before, now, users_of) for users_of in (asked_by[asked], None)]
+    found = _findings(drawn, world.production.take(rows, drawn.frequency, own=0), asked_by)
     whole = (decide([*each, text], SPEC.alpha) for each, text in zip(found, texts, strict=True))
     return (
         Alarms(*(verdict.verdict == DRIFT for verdict in whole)),
         Alarms(*(_alarm(text) for text in texts)),
     )
+
+
+def text_alarm(world: World, users: int, size: int, loyal: float, seed: int) -> bool:
+    """One window of texts, of which some of every user's are of the shifted mix."""
+    dice = np.random.default_rng(seed)
+    assert world.meanings is not None
+    asked_by = dice.permutation(np.arange(size) % users)[: SPEC.embedding_rows]
+    calm = world.meanings.calm[_rows_of_users(world, asked_by, loyal, dice)]
+    shifted = world.meanings.shifted[dice.choice(len(world.shifted_texts), len(asked_by))]
+    moved = dice.random((len(asked_by), 1)) < MOVED
+    before = _reference_texts(world.meanings, dice)
+    return _alarm(_text(before, np.where(moved, shifted, calm), asked_by))
 
 
 def _findings(
@@ -216,19 +233,12 @@ def _findings(
         yield compare(columns, drawn.reference, sketches, SPEC, effects)
 
 
-def _texts(
-    drawn: Drawn, asked_by: np.ndarray, shifted: np.ndarray, calm: np.ndarray
-) -> list[Finding]:
-    """Those of the embedding, by the same two."""
-    meanings, dice = drawn.world.meanings, drawn.dice
-    assert meanings is not None
-    rows = dice.permutation(len(asked_by))[: SPEC.embedding_rows]
-    before = meanings.calm[dice.permutation(len(meanings.calm))[: SPEC.embedding_rows]]
-    now = np.concatenate([meanings.shifted[shifted], meanings.calm[calm]])[rows]
-    return [
-        embedding_finding("request_embedding", before, now, SPEC.seed, users=users)
-        for users in (asked_by[rows], None)
-    ]
+def _reference_texts(meanings: Meanings, dice: np.random.Generator) -> np.ndarray:
+    return meanings.calm[dice.permutation(len(meanings.calm))[: SPEC.embedding_rows]]
+
+
+def _text(before: np.ndarray, now: np.ndarray, users: np.ndarray | None) -> Finding:
+    return embedding_finding("request_embedding", before, now, SPEC.seed, users=users)
 
 
 def _rows_of_users(
