@@ -210,6 +210,19 @@ def test_a_log_from_before_there_were_parts_is_named(tmp_path: Path) -> None:
         newest(store, PredictionLogRef(old, 0, 0))
 
 
+def test_a_column_that_an_older_part_does_not_have_is_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = parts.schema()
+    monkeypatch.setattr(parts, "schema", lambda: now.remove(now.get_field_index("user_named")))
+    ref, _ = collect(tmp_path, lines(1, 2))
+    (part,) = newest(store := ArtifactStore(tmp_path / "store"), ref)
+    assert read(store, part, ["id", "user_named"]).to_pydict() == {
+        "id": ["p1", "p2"],
+        "user_named": [None, None],
+    }
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_empty_log_is_healthy(tmp_path: Path, exists: bool) -> None:
     if exists:

@@ -7,6 +7,9 @@ import pytest
 
 from mlops_assets.monitoring.feedback.regenerations import COLUMNS, Regeneration, find_regenerations
 
+KEY = "shop"
+"""What the log holds for a caller that names no user."""
+
 
 def find(*rows: tuple[str, str, str, bool], minutes: float = 5) -> list[Any]:
     """Of requests given as time, user, text and whether they were answered; ids are places."""
@@ -21,6 +24,7 @@ def find(*rows: tuple[str, str, str, bool], minutes: float = 5) -> list[Any]:
         "release": pa.array(["f"] * len(rows), pa.string()),
         "answered": pa.array([row[3] for row in rows], pa.bool_()),
         "user": pa.array([row[1] for row in rows], pa.string()),
+        "user_named": pa.array([row[1] != KEY if row[1] else None for row in rows], pa.bool_()),
         "messages": pa.array([row[2] for row in rows], pa.string()),
     }
     return find_regenerations(pa.table({name: columns[name] for name in COLUMNS}), minutes)
@@ -46,6 +50,7 @@ def test_who_asks_again_within_minutes_did_not_keep_the_first_answer() -> None:
         (("10:00:00", "kim", "lamp", True), ("10:05:01", "kim", "lamp", True)),  # later
         (("10:00:00", "kim", "lamp", False), ("10:01:00", "kim", "lamp", True)),  # had failed
         (("10:00:00", "", "lamp", True), ("10:01:00", "", "lamp", True)),  # nobody knows who
+        (("10:00:00", KEY, "lamp", True), ("10:01:00", KEY, "lamp", True)),  # many behind one key
         (("10:00:00", "kim", "lamp", True), ("10:01:00", "lou", "lamp", True)),  # another user
         (("10:00:00", "kim", "lamp", True), ("10:01:00", "kim", "lamps", True)),  # other words
     ],

@@ -185,9 +185,8 @@ def _users(records: "pa.Table") -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    known = pc.not_equal(records["user"], "")
-    if "user_named" in records.column_names:  # not in parts that outlived an older log
-        known = pc.and_(known, records["user_named"])
+    named = pc.fill_null(records["user_named"], True)  # older parts do not say
+    known = pc.and_(pc.not_equal(records["user"], ""), named)
     return pc.if_else(known, records["user"], pa.scalar(None, pa.string()))
 
 

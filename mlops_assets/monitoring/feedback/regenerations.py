@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = ("id", "timestamp", "answered", "tenant", "user", "release", "messages")
+COLUMNS = ("id", "timestamp", "answered", "tenant", "user", "user_named", "release", "messages")
 """Of the log's parts, that are read."""
 
 
@@ -35,12 +35,15 @@ class Regeneration:
 def find_regenerations(requests: "pa.Table", minutes: float) -> list[Regeneration]:
     """The regenerated answers among log rows with ``COLUMNS``, by user and then by time.
 
-    Requests of no known user are nobody's second thought and count for nothing.
+    Requests of no known user are nobody's second thought and count for nothing: behind one key
+    many people may ask the same.
     """
     import pyarrow.compute as pc
 
+    # Older parts of the log do not say whether a user was named.
+    named = pc.coalesce(pc.field("user_named"), pc.scalar(True))
     answered = requests.select(list(COLUMNS)).filter(
-        pc.field("answered") & (pc.field("user") != "")
+        pc.field("answered") & (pc.field("user") != "") & named
     )
     order = [(name, "ascending") for name in ("user", "messages", "timestamp", "id")]
     rows = answered.sort_by(order).combine_chunks()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.artifacts import Artifact, ArtifactStore, LineageError
-from mlops_assets.monitoring.log.parts import RECORDS
+from mlops_assets.monitoring.log.parts import RECORDS, schema
 from mlops_assets.monitoring_refs import PredictionLogRef
 from mlops_assets.retired_segments import LOG_PART
 
@@ -62,7 +62,8 @@ def newest(
 def read(store: ArtifactStore, rows: PartRows, columns: Sequence[str] | None = None) -> "pa.Table":
     """These rows, with these columns of ``parts.schema`` or all; reads no more than it must.
 
-    Raises LineageError when the part is missing or was changed.
+    A column that the part does not have, because it outlived the log that it was made of and the
+    columns of then, is null. Raises LineageError when the part is missing or was changed.
     """
     import pyarrow.parquet as pq
 
@@ -76,7 +77,18 @@ def read(store: ArtifactStore, rows: PartRows, columns: Sequence[str] | None = N
                 groups.append(number)
             at = behind
         table = file.read_row_groups(groups, columns=None if columns is None else list(columns))
-    return table.slice(rows.start - first, rows.stop - rows.start)
+    return _as_of_now(table, columns).slice(rows.start - first, rows.stop - rows.start)
+
+
+def _as_of_now(table: "pa.Table", columns: Sequence[str] | None) -> "pa.Table":
+    import pyarrow as pa
+
+    today = schema()
+    for name in today.names if columns is None else columns:
+        if name not in table.column_names:
+            nothing = pa.nulls(len(table), today.field(name).type)
+            table = table.append_column(today.field(name), nothing)
+    return table
 
 
 def _last(store: ArtifactStore, rows: PartRows, answered: int) -> PartRows:
