@@ -33,8 +33,8 @@ loop: $(VENV)/ready ## drift, retraining, approval, release, and a rollback, sho
 dev: $(VENV)/ready home ## Dagster UI (3000), daemon, MLflow UI (5000), approvals (3001)
 	@mlops dev
 
-test: $(VENV)/ready $(LITELLM)/ready prometheus ## the test suite on three workers, quick tests first
-	@PYTHONWARNINGS= OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+test: $(VENV)/ready $(LITELLM)/ready prometheus ## the test suite on two workers, quick tests first
+	@PYTHONWARNINGS= OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/ready ## ruff, formatting, mypy --strict
 	@ruff check .

@@ -30,13 +30,17 @@ VERSIONS = Versions(data="d" * 32, prompts="p" * 64, eval_set="e" * 64)
 
 pytest_plugins = ["mlops_assets_tests.small_evaluation", "mlops_assets_tests.daemon"]
 
-FIRST = ("test_lineage", "test_loop")
-"""The lineage that others look at, and what waits for other processes most of its minutes."""
+FIRST = "test_lineage"
 LONG = (
     "test_interruptions",
+    "test_large_data",
+    "test_loop",
     "test_memoisation",
     "test_real_engine",
+    "test_reproduced_bytes",
     "test_served_model",
+    "test_sweeps",
+    "test_template_fidelity",
     "test_web",
 )
 """Files of slow tests that take the longest."""
@@ -70,15 +74,14 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first: a mistake shows in seconds, not after a training.
 
-    Of several workers one makes the lineage meanwhile and one watches the loop, and at the end
-    none waits for another that has just begun a long file.
+    Of several workers one makes the lineage meanwhile, and at the end none waits for another
+    that has just begun a long file.
     """
     shared = hasattr(config, "workerinput")
 
-    def place(item: pytest.Item) -> tuple[int, bool, bool]:
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
         file, slow = item.path.stem, item.get_closest_marker("slow") is not None
-        first = FIRST.index(file) if shared and file in FIRST else len(FIRST)
-        return first, slow, not (shared and slow and file in LONG)
+        return not (shared and file == FIRST), slow, not (shared and slow and file in LONG)
 
     items.sort(key=place)
 
