@@ -9,6 +9,7 @@ from mlops_assets.artifacts import SHORT
 from mlops_assets.monitoring.feedback.lessons import KINDS
 from mlops_assets.monitoring.feedback.screening import REASONS
 from mlops_assets.monitoring.feedback.versions import Version
+from mlops_assets.monitoring.shown_time import to_the_minute
 
 WIDTH = 100
 """Of a table at least, in letters: narrower ones lose their last column."""
@@ -78,7 +79,7 @@ def print_feedback(summary: Mapping[str, Any], versions: Sequence[Version], wher
         return
     now = versions[-1]
     console.print(
-        f"In force since {_minute(now.time)} UTC: version {now.version[:SHORT]},"
+        f"In force since {to_the_minute(now.time)} UTC: version {now.version[:SHORT]},"
         f" {now.training.rows:,} rows to learn from, {now.cases.rows:,} cases, in {where}",
         markup=False,
         soft_wrap=True,
@@ -91,12 +92,8 @@ def print_versions(versions: Sequence[Version]) -> None:
         _console().print("No version yet: nothing was accepted.")
         return
     columns = ["version", "since", "training", "cases", "added", "removed", "reason"]
-    rows = [row | {"since": _minute(row["since"])} for row in version_rows(versions)]
+    rows = [row | {"since": to_the_minute(row["since"])} for row in version_rows(versions)]
     _print(_console(), "Versions (times in UTC)", columns, rows)
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
 
 
 def _console() -> Any:

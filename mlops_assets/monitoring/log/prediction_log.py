@@ -19,6 +19,7 @@ from mlops_assets.monitoring.log.duplicate_ids import distinct_rows
 from mlops_assets.monitoring.log.parts import compact
 from mlops_assets.monitoring.log.segments import Segment, find_segments, resolve
 from mlops_assets.monitoring.log.window import PARTS
+from mlops_assets.monitoring.shown_time import to_the_second
 from mlops_assets.monitoring_refs import PredictionLogRef
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def shown_period(summary: Mapping[str, Any]) -> str:
     """From when to when the log's records are, for people."""
     if not summary["first"]:
         return "no records"
-    first, last = (summary[end][:19].replace("T", " ") for end in ("first", "last"))
+    first, last = (to_the_second(summary[end]) for end in ("first", "last"))
     return f"{first} to {last} UTC"
 
 

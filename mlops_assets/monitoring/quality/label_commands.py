@@ -12,6 +12,7 @@ from mlops_assets.approvers import NAME
 from mlops_assets.artifacts import LineageError
 from mlops_assets.command_line import plain_errors, print_json
 from mlops_assets.home import Home
+from mlops_assets.monitoring.shown_time import to_the_minute
 
 label = typer.Typer(help="Have people label a random slice of what users ask.")
 
@@ -59,7 +60,7 @@ def draw(
         return
     typer.echo(
         f"Draw {drawn.id}: {len(drawn.requests):,} of {drawn.population:,} answered requests from"
-        f" {_minute(drawn.since)} to {_minute(drawn.until)} UTC, seed {drawn.seed}.\n"
+        f" {to_the_minute(drawn.since)} to {to_the_minute(drawn.until)} UTC, seed {drawn.seed}.\n"
         f"Fill in `label` of every line of {out}, also where it is hard:"
     )
     for name, allowed in vocabulary_of(home).items():
@@ -109,10 +110,6 @@ def status(as_json: AsJson = False) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
 
 
 def _day(given: str | None) -> datetime | None:

@@ -14,6 +14,7 @@ from mlops_assets.monitoring.quality.label_store import (
     read_draws,
     read_labels,
 )
+from mlops_assets.monitoring.shown_time import to_the_minute
 
 WIDTH = 110
 """Of a table that no terminal shows."""
@@ -78,8 +79,8 @@ def print_draws(found: Sequence[DrawState]) -> None:
     for one in found:
         table.add_row(
             one.draw.id,
-            one.draw.at[:16].replace("T", " "),
-            one.draw.until[:16].replace("T", " "),
+            to_the_minute(one.draw.at),
+            to_the_minute(one.draw.until),
             f"{len(one.draw.requests):,} of {one.draw.population:,}",
             f"{one.labelled:,} ({one.response:.0%})",
             ", ".join(one.people),

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlops_assets.html_pages import page_environment
 from mlops_assets.monitoring.quality.business_metrics import SHARE, show
+from mlops_assets.monitoring.shown_time import to_the_minute
 
 TEMPLATE = "quality.html.jinja"
 METADATA_COLUMNS = ("name", "layer", "now", "before", "effect", "margin", "p", "n")
@@ -40,7 +41,9 @@ SOFT, INK, ACCENT, WORSE = "#64748b", "#0f172a", "#4338ca", "#b91c1c"
 
 def write_page(path: Path, content: Mapping[str, Any], plot: Path) -> None:
     """Write the page of a ``quality.json``, with the plot in it."""
-    environment = page_environment(Path(__file__).parent, {"p_value": shown_p, "day": _minute})
+    environment = page_environment(
+        Path(__file__).parent, {"p_value": shown_p, "day": to_the_minute}
+    )
     html = environment.get_template(TEMPLATE).render(
         content=content,
         rows=finding_rows(content),
@@ -108,7 +111,7 @@ def draw_table(content: Mapping[str, Any]) -> tuple[list[dict[str, str]], dict[s
     rows = [
         {
             "draw": one["draw"],
-            "requests until": _minute(one["until"]),
+            "requests until": to_the_minute(one["until"]),
             "drawn": f"{one['drawn']:,} of {one['population']:,}",
             "labelled": f"{one['labelled']:,} ({show(one['response'], SHARE)})",
             "people": f"{one['people']}",
@@ -201,7 +204,3 @@ def _draw(
 def _table(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The windows, the newest first, for a table."""
     return list(reversed(content["history"]))
-
-
-def _minute(stamp: str) -> str:
-    return stamp[:16].replace("T", " ")
